@@ -1,0 +1,5 @@
+//! The simulator, the journeys, and the tests of the house itself.
+#![forbid(unsafe_code)]
+
+pub mod house;
+pub mod wait;

@@ -1,0 +1,46 @@
+//! Waiting for a condition with a deadline: the one place in which tests sleep.
+//!
+//! The deadline says when to give up, never how long something should take: a test that passes does
+//! so as soon as the condition holds.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Pause between two looks: short beside what is waited for, long beside the look itself.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Looks until `look` answers something, and returns it.
+///
+/// # Panics
+/// When `limit` has passed without an answer; the message names `what`.
+pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
+        thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_returns_what_was_found() {
+        let mut looks = 0;
+        let found = until("the third look", Duration::from_secs(10), || {
+            looks += 1;
+            (looks == 3).then_some(looks)
+        });
+        assert_eq!(found, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "in vain for: nothing")]
+    fn it_names_what_it_waited_for() {
+        until("nothing", Duration::ZERO, || None::<()>);
+    }
+}
