@@ -1,0 +1,123 @@
+//! What the kernel says of the machine, of this process' rights and of file identities.
+
+#![allow(unsafe_code, reason = "uname, sysinfo, geteuid, prctl")]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+/// The kernel's name for the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostNames {
+    /// Host name.
+    pub(crate) host: String,
+    /// Kernel release.
+    pub(crate) release: String,
+    /// Processor architecture.
+    pub(crate) architecture: String,
+}
+
+/// Asks the kernel for its names.
+pub(crate) fn names() -> HostNames {
+    let mut answer = std::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: `answer` has room for one utsname, all of whose bytes are initialised to zero.
+    let answer = unsafe {
+        if libc::uname(answer.as_mut_ptr()) != 0 {
+            return HostNames::default();
+        }
+        answer.assume_init()
+    };
+    let text = |field: &[libc::c_char]| {
+        // SAFETY: the kernel ends each field with a NUL, and the field was zeroed before.
+        unsafe { CStr::from_ptr(field.as_ptr()) }.to_string_lossy().into_owned()
+    };
+    HostNames {
+        host: text(&answer.nodename),
+        release: text(&answer.release),
+        architecture: text(&answer.machine),
+    }
+}
+
+/// Memory of the machine in bytes; 0 where the kernel does not say.
+pub(crate) fn memory_bytes() -> u64 {
+    let mut answer = std::mem::MaybeUninit::<libc::sysinfo>::zeroed();
+    // SAFETY: `answer` has room for one sysinfo, all of whose bytes are initialised to zero.
+    let answer = unsafe {
+        if libc::sysinfo(answer.as_mut_ptr()) != 0 {
+            return 0;
+        }
+        answer.assume_init()
+    };
+    #[allow(clippy::useless_conversion, reason = "the type differs between architectures")]
+    let total = u64::from(answer.totalram);
+    total.saturating_mul(u64::from(answer.mem_unit))
+}
+
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
+    // SAFETY: geteuid has no precondition and cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Names the calling thread, so that an operator sees in `top -H` which collector uses time.
+pub(crate) fn name_thread(name: &CStr) {
+    // SAFETY: `name` is NUL-terminated; the kernel copies at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// What tells one content of one file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FileIdentity {
+    /// Device number.
+    pub(crate) device: u64,
+    /// Inode number.
+    pub(crate) inode: u64,
+    /// Size in bytes.
+    pub(crate) bytes: u64,
+    /// When its content last changed, in nanoseconds of wall clock.
+    pub(crate) modified_ns: i64,
+    /// When its inode last changed, in nanoseconds of wall clock.
+    pub(crate) changed_ns: i64,
+}
+
+impl FileIdentity {
+    /// Of a file's metadata.
+    pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| {
+            seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+        };
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.size(),
+            modified_ns: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Of an open file, which is given back.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own.
+    pub(crate) fn of_open(file: OwnedFd) -> io::Result<(Self, File)> {
+        let file = File::from(file);
+        let metadata = file.metadata()?;
+        Ok((Self::of(&metadata), file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_names_itself() {
+        let names = names();
+        assert!(!names.release.is_empty());
+        assert_eq!(names.architecture, std::env::consts::ARCH);
+        assert!(memory_bytes() > 1 << 20);
+    }
+}
