@@ -1,0 +1,1 @@
+//! The sensor's state machines: no heap, no clock, no I/O.

@@ -1,0 +1,1 @@
+//! The sensor on an operating system: collectors, spool, TLS runner.

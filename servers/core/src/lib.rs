@@ -1,0 +1,11 @@
+//! The servers' state machines and policies: no I/O, no clock, no randomness.
+//!
+//! Each module is one noun of the path of a fact, in its order: `delivery` takes chunks,
+//! `decode` turns them into [`change`]s, `graph` keeps what is known, `evidence` says what is
+//! worth telling. Shells in the server crates feed them and carry out what they ask.
+//!
+//! Invariants: `now` is an argument; nothing iterates a map of undefined order; nothing panics on
+//! what a peer sent.
+#![forbid(unsafe_code)]
+
+pub mod change;

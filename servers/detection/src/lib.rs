@@ -1,0 +1,1 @@
+//! The Detection server: ends sensors' connections, keeps the graph, raises evidence.

@@ -1,0 +1,1 @@
+//! The Threat Intel servers, private and global.

@@ -1,0 +1,1 @@
+//! The multi-call binary: every role, the sensor, up and ctl.

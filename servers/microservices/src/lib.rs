@@ -1,0 +1,1 @@
+//! The microservices: MalOp decisions, asset tagging, fleet management.

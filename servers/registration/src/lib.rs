@@ -1,0 +1,1 @@
+//! The Registration server: certificates and assignments.

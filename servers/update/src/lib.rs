@@ -1,0 +1,1 @@
+//! The Update server: hosts signed updates, deploys nothing by itself.

@@ -1,0 +1,1 @@
+//! The WebApp server: the analyst's page and the REST API.
