@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod house;
+pub mod targets;
 pub mod wait;
