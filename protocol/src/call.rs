@@ -127,4 +127,9 @@ methods! {
 
     /// Peer plane, any server. empty -> `ServerStatus`.
     STATUS = 240, "status";
+
+    /// Peer plane of the supervisor. empty -> `Items<ChildView>`.
+    CHILDREN = 248, "children";
+    /// Peer plane of the supervisor. `ChildChange` -> empty, once the wish is fulfilled.
+    CHILD_CHANGE = 249, "child_change";
 }

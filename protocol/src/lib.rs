@@ -41,6 +41,7 @@ pub mod message;
 pub mod op;
 pub mod registration;
 pub mod row;
+pub mod supervision;
 pub mod tagging;
 pub mod update;
 pub mod varint;
