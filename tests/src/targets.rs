@@ -1,8 +1,8 @@
 //! What a peer can send, as functions that must hold for any bytes.
 //!
 //! `fuzz/fuzz_targets` calls these under coverage, `tests/corpus.rs` on stable over the committed
-//! seeds and over generated input. A law that does not hold is a panic; nothing else is checked here,
-//! and no state is kept between two calls.
+//! seeds and over generated input. A law that does not hold is a panic; nothing else is checked
+//! here, and no state is kept between two calls.
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::console::{
@@ -163,7 +163,8 @@ bodies! {
     ProcessTreeRequest, CommandPut, FeedRequest, PageRequest, FeedPage<'_, EvidenceView<'_>>,
     Page<'_, ReputationView<'_>>, ClassifyRequest<'_>, ReputationPut<'_>, ReputationRemove<'_>,
     MalOpFilter, MalOpShow, MalOpDetail<'_>, MalOpSetStatus<'_>, MalOpAddComment<'_>, TagSet<'_>,
-    TagQuery, FleetAction<'_>, FleetBatch, BatchQuery, SignedManifest<'_>, PartRequest<'_>, Part<'_>;
+    TagQuery, FleetAction<'_>, FleetBatch, BatchQuery, SignedManifest<'_>, PartRequest<'_>,
+    Part<'_>;
     SensorView<'_>, ServerView<'_>, AssignmentView<'_>, ElementView<'_>, EvidenceView<'_>,
     EventView<'_>, OutcomeView<'_>, LedgerRow<'_>, Verdict<'_>, Indicator<'_>, ReputationView<'_>,
     ReputationChange<'_>, MalOpView<'_>, TagView<'_>, FleetSensor<'_>, BatchResult<'_>, StoredRange

@@ -1,7 +1,7 @@
 //! The architecture as a test: who depends on whom, and what may be named where.
 //!
-//! The allowed edges and owners are tables in `src/house/edges.rs`; `docs/architecture.md` tells them
-//! in words. A failure names the file, the line, the rule and the remedy.
+//! The allowed edges and owners are tables in `src/house/edges.rs`; `docs/architecture.md` tells
+//! them in words. A failure names the file, the line, the rule and the remedy.
 
 use lapwing_tests::house::edges::{self, Manifest};
 use lapwing_tests::house::source::Source;

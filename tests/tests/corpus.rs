@@ -1,4 +1,5 @@
-//! The fuzz targets on the stable compiler: over the committed seeds, and over input made from them.
+//! The fuzz targets on the stable compiler: over the committed seeds, and over input made from
+//! them.
 //!
 //! The generator always starts from the same state, so that a run that fails fails again; proptest
 //! makes the input small and prints it. Whoever finds one adds it to `fuzz/seeds` under a name.

@@ -207,8 +207,8 @@ pub fn check(manifest: &Manifest) -> Vec<Finding> {
     findings
 }
 
-/// The dependencies of the crates that must run without a standard library and a heap. `root` is the
-/// workspace's manifest, in which versions and features stand.
+/// The dependencies of the crates that must run without a standard library and a heap. `root` is
+/// the workspace's manifest, in which versions and features stand.
 pub fn bare(manifest: &Manifest, root: &Table) -> Vec<Finding> {
     if !BARE.contains(&manifest.name.as_str()) {
         return Vec::new();

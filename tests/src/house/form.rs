@@ -1,7 +1,8 @@
 //! The form of one Rust file: opening, length, columns, signs.
 //!
 //! Invariants: functions <= 70 lines of code, files <= 500 lines aimed at and <= 800 at most,
-//! columns <= 100. What clippy or rustfmt hold already is held here only where they miss a part of it.
+//! columns <= 100. What clippy or rustfmt hold already is held here only where they miss a part of
+//! it.
 
 use super::source::{Kind, Source};
 use super::{Finding, Weight};

@@ -1,8 +1,9 @@
 //! The rules of the house, as functions.
 //!
-//! Every check takes text (a source file, a manifest, a page) and returns findings, so that each rule
-//! has its own small tests beside it. Nothing here decides which files are read: that is `tree`, and
-//! the two tests `architecture` and `tidy` put both together. No check reads the clock or the network.
+//! Every check takes text (a source file, a manifest, a page) and returns findings, so that each
+//! rule has its own small tests beside it. Nothing here decides which files are read: that is
+//! `tree`, and the two tests `architecture` and `tidy` put both together. No check reads the clock
+//! or the network.
 
 pub mod docs;
 pub mod edges;

@@ -1,7 +1,7 @@
 //! Tracked files name no machine and no package registry: both change, and neither is the project.
 //!
-//! The lock file is left out: cargo writes the address of its registry there by itself. The patterns
-//! are put together from pieces here, so that this file does not find itself.
+//! The lock file is left out: cargo writes the address of its registry there by itself. The
+//! patterns are put together from pieces here, so that this file does not find itself.
 
 use super::Finding;
 

@@ -1,7 +1,7 @@
 //! What a test does when a tool it needs is not there.
 //!
-//! A developer's run says SKIPPED and why; where `LAPWING_REQUIRE=all` is set a skip is a failure, so
-//! that continuous integration never passes by leaving something out.
+//! A developer's run says SKIPPED and why; where `LAPWING_REQUIRE=all` is set a skip is a failure,
+//! so that continuous integration never passes by leaving something out.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Rust source as tokens with their places: what the rules look at.
 //!
-//! Comments are not tokens here, and what stands under `#[cfg(test)]` or `#[test]` is marked, so that
-//! a rule about product code does not meet words in prose, in strings or in tests.
+//! Comments are not tokens here, and what stands under `#[cfg(test)]` or `#[test]` is marked, so
+//! that a rule about product code does not meet words in prose, in strings or in tests.
 
 use std::str::FromStr;
 
