@@ -1,0 +1,105 @@
+//! Every bound of this crate, with what it costs, why it is this large, and what happens at it.
+//!
+//! Bounds of the wire are in `lapwing_protocol::limits`.
+
+use std::time::Duration;
+
+/// Bounds of one listener. Tests lower them; an operator changes some in `[server.limits]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Connections at once. At about 12 KiB each the default costs 240 MiB. One more is closed before its
+    /// handshake, counted and logged.
+    pub connections_max: usize,
+    /// Handshakes at once: each may cost a millisecond of CPU and 40 KiB. At the bound the listener accepts no
+    /// more for up to `handshake_wait`, so the kernel's backlog holds the rest; then the newest is closed.
+    pub handshakes_max: usize,
+    /// Handshakes at once from one network, so that no single one can fill `handshakes_max`. One more is closed.
+    pub source_handshakes_max: usize,
+    /// How long a new connection may wait for a handshake slot.
+    pub handshake_wait: Duration,
+    /// A whole handshake; then the connection is closed.
+    pub handshake_time: Duration,
+    /// Bytes a peer may send before its handshake is done; one more closes the connection.
+    pub handshake_bytes_max: u64,
+    /// New connections a second from one network (/24 of IPv4, /64 of IPv6), on average; above it and the burst
+    /// they are closed before the handshake.
+    pub source_rate_per_s: u32,
+    /// New connections at a stroke from one network: an office behind one address, all restarting at once.
+    pub source_burst: u32,
+    /// Whether this machine's own loopback counts as a network with those bounds.
+    pub loopback: LoopbackSources,
+    /// After shutdown begins: how long connections may take to end by themselves before they are cut.
+    pub drain_time: Duration,
+}
+
+/// How connections from the loopback address are bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopbackSources {
+    /// They are exempt from the bounds by network: a proxy, or all of `lapwing up`, stands behind that address.
+    Exempt,
+    /// They are bounded like any network.
+    Bounded,
+}
+
+impl Default for ListenerLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            handshakes_max: 256,
+            source_handshakes_max: 128,
+            handshake_wait: Duration::from_secs(1),
+            handshake_time: Duration::from_secs(5),
+            handshake_bytes_max: 16 * 1024,
+            source_rate_per_s: 100,
+            source_burst: 1_000,
+            loopback: LoopbackSources::Exempt,
+            drain_time: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Networks whose rate is remembered: 4,096 x about 64 bytes. At the bound those that are idle are forgotten; when
+/// none is idle, new networks share one bucket, so an attacker with many addresses slows only newcomers.
+pub const SOURCES_MAX: usize = 4_096;
+
+/// Log lines about misbehaving peers in each period of [`COMPLAINT_PERIOD`]; the rest are counted and summed up.
+pub const COMPLAINTS_MAX: u32 = 20;
+/// See [`COMPLAINTS_MAX`].
+pub const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Bytes of one HTTP request's head.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header lines of one HTTP request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of one HTTP request's body; more is answered 413.
+pub const HTTP_BODY_BYTES_MAX: usize = 1 << 20;
+/// From a request's first byte to the end of its head.
+pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(10);
+/// From the end of a request's head to the head of its answer; then 504. Longer than any long poll.
+pub const HTTP_ANSWER_TIME: Duration = Duration::from_secs(60);
+/// One whole request body.
+pub const HTTP_BODY_TIME: Duration = Duration::from_secs(30);
+/// Streams at once on one h2 connection.
+pub const HTTP_STREAMS_MAX: u32 = 64;
+/// Bytes of one answer that our own HTTP client takes: an events export streams, all else is far smaller.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Frames waiting to be written on one peer connection, at most 64 KiB each; a reply then waits for room.
+pub const SEND_FRAMES_MAX: usize = 16;
+/// How long a peer may leave our bytes unread, on any plane, before its connection is closed.
+pub const WRITE_STALL_TIME: Duration = Duration::from_secs(30);
+/// How long the calls under way on a peer connection may still take when the server shuts down. Calls can be made
+/// again, so none is worth a slow restart.
+pub const PEER_DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long HTTP answers may still take when the server shuts down; an event stream never ends by itself.
+pub const HTTP_DRAIN_TIME: Duration = Duration::from_secs(2);
+/// A begun frame must be whole after this long: a peer that drips is closed.
+pub const FRAME_TIME: Duration = Duration::from_secs(30);
+/// Calls that one [`crate::peer::PeerClient`] lets wait for a connection; one more fails at once.
+pub const CALLS_WAITING_MAX: usize = 1_024;
+/// The first, and the longest, mean wait between two attempts to connect.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(200);
+/// See [`RECONNECT_MIN`]. Servers call each other: a restarted one should be found again soon.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// One attempt to connect, handshake included.
+pub const CONNECT_TIME: Duration = Duration::from_secs(10);
