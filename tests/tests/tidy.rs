@@ -40,7 +40,19 @@ fn decisions_are_numbered_and_listed() {
 
 #[test]
 fn requirements_are_stated_once() {
-    house::hold(docs::requirements(&pages()));
+    let files = [pages(), rust()].concat();
+    house::hold(docs::requirements(&files));
+}
+
+/// Without this the rule above could hold of nothing.
+#[test]
+fn the_protocol_states_its_requirements() {
+    let pages = pages();
+    let Some(page) = pages.iter().find(|page| page.path == "docs/protocol.md") else {
+        panic!("docs/protocol.md is missing: write the wire down as numbered requirements");
+    };
+    let count = docs::requirement_count(&page.text);
+    assert!(count >= 10, "docs/protocol.md states {count} requirements in a form that is found");
 }
 
 fn for_rust(rule: impl Fn(&str, &str) -> Vec<Finding>) -> Vec<Finding> {

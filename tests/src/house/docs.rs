@@ -199,7 +199,7 @@ fn decision_parts(page: &File) -> Vec<Finding> {
 
 /// Requirements: every number is stated once, and what is referred to is stated.
 ///
-/// A requirement is stated where its number opens a line (in a list, a table or a heading) in bold.
+/// Statements are looked for in `docs/` alone, references in every file given.
 pub fn requirements(pages: &[File]) -> Vec<Finding> {
     let mut stated: BTreeMap<String, (String, usize)> = BTreeMap::new();
     let mut findings = Vec::new();
@@ -234,16 +234,26 @@ pub fn requirements(pages: &[File]) -> Vec<Finding> {
     findings
 }
 
+/// How many requirements a page states.
+pub fn requirement_count(text: &str) -> usize {
+    lines_outside_fences(text).into_iter().filter_map(|(_, line)| statement(line)).count()
+}
+
 fn area(number: &str) -> Option<&str> {
     number.split_once('-').map(|(area, _)| area)
 }
 
-/// The requirement that this line states.
+/// The requirement that this line states: its number in bold or in a heading, or at the front of a
+/// list item or a line with `:` or `.` behind it. A plain cell of a table only refers.
 fn statement(line: &str) -> Option<String> {
-    let opening = line.trim_start_matches(['-', '#', '|', '>', ' ']);
-    let is_heading = line.starts_with('#');
-    let text = opening.strip_prefix("**").or(is_heading.then_some(opening))?;
-    numbers(text).into_iter().find(|number| text.starts_with(number.as_str()))
+    let opening = line.trim_start_matches(['-', '*', '#', '|', '>', ' ']);
+    let number =
+        numbers(opening).into_iter().find(|number| opening.starts_with(number.as_str()))?;
+    let front = &line[..line.len() - opening.len()];
+    let behind = &opening[number.len()..];
+    let is_bold = front.ends_with("**");
+    let is_item = !front.contains('|') && behind.trim_start_matches('*').starts_with([':', '.']);
+    (is_bold || is_item || front.starts_with('#')).then_some(number)
 }
 
 /// All words of the form `ABC-123`.

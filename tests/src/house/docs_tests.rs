@@ -103,3 +103,15 @@ fn requirements_that_are_referred_to_exist() {
     assert_eq!(requirement_rules("**DLV-001** See DLV-009."), ["DLV-009 is stated nowhere"]);
     assert!(requirement_rules("SHA-256, and ABC-123 of another project").is_empty());
 }
+
+#[test]
+fn a_requirement_is_stated_in_bold_in_a_heading_or_at_the_front_of_an_item() {
+    for text in ["**DLV-001** x", "### DLV-001 x", "- DLV-001: x", "* **DLV-001.** x", "DLV-001. x"]
+    {
+        assert_eq!(requirement_count(text), 1, "{text}");
+    }
+    for text in ["see DLV-001: x", "| DLV-001 | x |", "DLV-001 says so", "```\n**DLV-001** x\n```"]
+    {
+        assert_eq!(requirement_count(text), 0, "{text}");
+    }
+}
