@@ -1,1 +1,4 @@
 //! The sensor on an operating system: collectors, spool, TLS runner.
+
+pub mod collect;
+mod sys;

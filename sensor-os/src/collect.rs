@@ -1,0 +1,4 @@
+//! The collectors.
+#[cfg(target_os = "linux")] mod btf;
+pub mod fact;
+mod hash; mod health; mod join; mod limits; mod period; mod process_facts; mod processes; mod procfs; pub mod queue; mod shared; mod users;

@@ -1,0 +1,245 @@
+//! Hashes of programs: one thread that computes, and a cache that it shares.
+//!
+//! A program comes as an open descriptor (from fanotify) or as a process whose image is opened when
+//! its turn comes. Open ones go first: they hold a descriptor, and somebody waits for them. The cache
+//! is keyed by what changes when the content does: device, inode, size and both change times.
+//!
+//! Overflow: more than the bound of open programs are refused, and their hash is not seen; processes
+//! are bounded by the number of processes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use sha2::{Digest, Sha256};
+
+use super::join::Hash;
+use super::limits::{HASHED_BYTES_MAX, HASHES_MAX, OPEN_PROGRAMS_MAX};
+use crate::sys::host::{FileIdentity, name_thread};
+use crate::sys::wait::Wake;
+
+/// A hash that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hashed {
+    pub(crate) identity: FileIdentity,
+    pub(crate) hash: Hash,
+}
+
+/// The hashes of the files seen most recently.
+#[derive(Debug, Default)]
+pub(crate) struct HashCache {
+    hashes: BTreeMap<FileIdentity, ([u8; 32], u64)>,
+    uses: u64,
+}
+
+impl HashCache {
+    /// The hash of `identity`, if it is remembered.
+    pub(crate) fn hash_of(&mut self, identity: &FileIdentity) -> Option<[u8; 32]> {
+        self.uses += 1;
+        let (hash, used) = self.hashes.get_mut(identity)?;
+        *used = self.uses;
+        Some(*hash)
+    }
+
+    pub(crate) fn remember(&mut self, identity: FileIdentity, hash: [u8; 32]) {
+        self.uses += 1;
+        if self.hashes.len() >= HASHES_MAX {
+            // Forgets the older half at once, so that the search costs little a hash.
+            let mut ages: Vec<u64> = self.hashes.values().map(|(_, used)| *used).collect();
+            let middle = ages.len() / 2;
+            let (_, middle, _) = ages.select_nth_unstable(middle);
+            let middle = *middle;
+            self.hashes.retain(|_, (_, used)| *used > middle);
+        }
+        self.hashes.insert(identity, (hash, self.uses));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    open: VecDeque<(FileIdentity, File)>,
+    processes: VecDeque<(FileIdentity, u32)>,
+    closing: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    work: Mutex<Work>,
+    more: Condvar,
+}
+
+/// The hashing thread. Dropping it ends the thread after the file it is at.
+#[derive(Debug)]
+pub(crate) struct Hasher {
+    shared: Arc<Shared>,
+    hashed: Receiver<Hashed>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Hasher {
+    /// Starts it; `wake` is signalled after each hash.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread left.
+    pub(crate) fn start(wake: Arc<Wake>) -> std::io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let (sender, hashed) = channel();
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("lapwing-hash".into())
+            .stack_size(256 << 10)
+            .spawn(move || run(&theirs, &sender, &wake))?;
+        Ok(Self { shared, hashed, thread: Some(thread) })
+    }
+
+    /// Asks for the hash of an open program; answers whether it will come.
+    pub(crate) fn hash_open(&self, identity: FileIdentity, file: File) -> bool {
+        let mut work = lock(&self.shared.work);
+        if work.open.len() >= OPEN_PROGRAMS_MAX {
+            return false;
+        }
+        work.open.push_back((identity, file));
+        self.shared.more.notify_one();
+        true
+    }
+
+    /// Asks for the hash of the image of a process.
+    pub(crate) fn hash_process(&self, identity: FileIdentity, pid: u32) {
+        let mut work = lock(&self.shared.work);
+        if !work.processes.iter().any(|(waiting, _)| *waiting == identity) {
+            work.processes.push_back((identity, pid));
+            self.shared.more.notify_one();
+        }
+    }
+
+    /// The next hash that is there.
+    pub(crate) fn poll_hashed(&self) -> Option<Hashed> {
+        self.hashed.try_recv().ok()
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        lock(&self.shared.work).closing = true;
+        self.shared.more.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the hashing thread panicked");
+        }
+    }
+}
+
+fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
+    work.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
+    name_thread(c"lapwing-hash");
+    loop {
+        let mut work = lock(&shared.work);
+        let (identity, file) = loop {
+            if work.closing {
+                return;
+            }
+            if let Some((identity, file)) = work.open.pop_front() {
+                break (identity, Some(file));
+            }
+            if let Some((identity, pid)) = work.processes.pop_front() {
+                break (identity, open_image(identity, pid));
+            }
+            work = shared.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(work);
+        let hash = file.and_then(|file| hash_file(&file, &identity, || lock(&shared.work).closing));
+        let hash = hash.map_or(Hash::Unseen, Hash::Known);
+        if hashed.send(Hashed { identity, hash }).is_err() {
+            return;
+        }
+        wake.signal();
+    }
+}
+
+/// Opens the image of `pid`, if it is still the file `identity`.
+fn open_image(identity: FileIdentity, pid: u32) -> Option<File> {
+    let file = File::open(format!("/proc/{pid}/exe")).ok()?;
+    let now = FileIdentity::of(&file.metadata().ok()?);
+    (now == identity).then_some(file)
+}
+
+/// SHA-256 of `file`, or nothing when it is too large, cannot be read, changed meanwhile, or `stop`.
+fn hash_file(
+    mut file: &File,
+    identity: &FileIdentity,
+    stop: impl Fn() -> bool,
+) -> Option<[u8; 32]> {
+    if identity.bytes > HASHED_BYTES_MAX {
+        return None;
+    }
+    // Looking at the first bytes may have moved the position.
+    file.seek(SeekFrom::Start(0)).ok()?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match file.read(&mut buffer).ok()? {
+            0 => break,
+            read => hasher.update(buffer.get(..read)?),
+        }
+        if stop() {
+            return None;
+        }
+    }
+    // A program cannot be written while it runs, but one that has ended can. The inode's change time
+    // is not compared: unlinking the file changes it, and the content is the same.
+    let after = FileIdentity::of(&file.metadata().ok()?);
+    let unchanged = after.bytes == identity.bytes && after.modified_ns == identity.modified_ns;
+    unchanged.then(|| hasher.finalize().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn identity(inode: u64) -> FileIdentity {
+        FileIdentity { device: 1, inode, bytes: 1, modified_ns: 1, changed_ns: 1 }
+    }
+
+    #[test]
+    fn the_cache_forgets_what_was_used_least() {
+        let mut cache = HashCache::default();
+        cache.remember(identity(0), [0; 32]);
+        for inode in 1..=HASHES_MAX as u64 {
+            assert!(cache.hash_of(&identity(0)).is_some());
+            cache.remember(identity(inode), [1; 32]);
+        }
+        assert!(cache.hashes.len() <= HASHES_MAX);
+        assert!(cache.hash_of(&identity(0)).is_some(), "used all along");
+        assert!(cache.hash_of(&identity(1)).is_none(), "used long ago");
+    }
+
+    #[test]
+    fn a_file_is_hashed_through_its_descriptor_when_its_name_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, b"abc").unwrap();
+        let file = File::open(&path).unwrap();
+        let identity = FileIdentity::of(&file.metadata().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        let hasher = Hasher::start(Arc::new(Wake::new().unwrap())).unwrap();
+        assert!(hasher.hash_open(identity, file));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let hashed = loop {
+            match hasher.poll_hashed() {
+                Some(hashed) => break hashed,
+                None => assert!(Instant::now() < deadline),
+            }
+        };
+        let Hash::Known(hash) = hashed.hash else { panic!("{hashed:?}") };
+        assert_eq!(hash[..4], [0xba, 0x78, 0x16, 0xbf]);
+    }
+}

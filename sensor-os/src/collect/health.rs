@@ -1,0 +1,212 @@
+//! How each collector fares, as facts: active, degraded, missing or stopped, why, and what mends it.
+//!
+//! A report is a fact only when it differs from the last one of the same collector.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use lapwing_protocol::element::{Change, health};
+
+use super::fact::{CollectedFact, FactBuilder, Room};
+use super::queue::{FactSender, Source};
+use crate::sys::{clock, host};
+
+/// How a collector fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It sees all it is meant to.
+    Active,
+    /// It sees less, and says why.
+    Degraded,
+    /// It sees nothing, and says why.
+    Missing,
+    /// Collection was stopped on command.
+    Stopped,
+}
+
+impl Status {
+    /// Its name in health facts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Degraded => "degraded",
+            Self::Missing => "missing",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// How one collector fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In one word.
+    pub status: Status,
+    /// What it uses, parts separated by ` + `.
+    pub mechanism: String,
+    /// Why it is not active; empty where it is.
+    pub reason: String,
+    /// The one command that mends it; empty where none is needed or none would.
+    pub remedy: String,
+}
+
+impl Report {
+    pub(crate) fn active(mechanism: impl Into<String>) -> Self {
+        let (status, mechanism) = (Status::Active, mechanism.into());
+        Self { status, mechanism, reason: String::new(), remedy: String::new() }
+    }
+
+    pub(crate) fn stopped() -> Self {
+        let reason = "collection was stopped on command".into();
+        Self { status: Status::Stopped, mechanism: String::new(), reason, remedy: String::new() }
+    }
+}
+
+/// Puts together a report from the parts that a collector tried to open.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    working: Vec<&'static str>,
+    reasons: Vec<String>,
+    not_permitted: bool,
+}
+
+impl Parts {
+    /// Notes a part that works.
+    pub(crate) fn works(&mut self, part: &'static str) {
+        self.working.push(part);
+    }
+
+    /// Notes a part that does not, and what is therefore not seen.
+    pub(crate) fn fails(&mut self, part: &'static str, unseen: &str, error: &io::Error) {
+        self.not_permitted |= error.kind() == io::ErrorKind::PermissionDenied;
+        self.lacks(format!("{part}: {error}; not seen: {unseen}"));
+    }
+
+    /// Notes something that is less than it should be.
+    pub(crate) fn lacks(&mut self, reason: impl Into<String>) {
+        self.reasons.push(reason.into());
+    }
+
+    /// Keeps what an attempt gave, and notes how it went.
+    pub(crate) fn keep<T>(
+        &mut self,
+        part: &'static str,
+        unseen: &str,
+        attempt: io::Result<T>,
+    ) -> Option<T> {
+        match attempt {
+            Ok(opened) => {
+                self.works(part);
+                Some(opened)
+            }
+            Err(error) => {
+                self.fails(part, unseen, &error);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn report(self) -> Report {
+        let status = match (self.working.is_empty(), self.reasons.is_empty()) {
+            (false, true) => Status::Active,
+            (false, false) => Status::Degraded,
+            (true, _) => Status::Missing,
+        };
+        let remedy = if self.not_permitted { privilege_remedy() } else { String::new() };
+        Report {
+            status,
+            mechanism: self.working.join(" + "),
+            reason: self.reasons.join("; "),
+            remedy,
+        }
+    }
+}
+
+/// The command that gives the sensor the rights its collectors ask for.
+pub(crate) fn privilege_remedy() -> String {
+    if host::is_root() {
+        return "run the sensor outside its container, with all of root's capabilities".into();
+    }
+    let program = std::env::current_exe().unwrap_or_else(|_| "lapwing-sensor".into());
+    format!(
+        "sudo setcap cap_bpf,cap_dac_read_search,cap_net_admin,cap_net_raw,cap_perfmon,\
+         cap_sys_admin,cap_sys_ptrace+ep '{}' (and start the sensor again)",
+        program.display()
+    )
+}
+
+/// The last report of each collector.
+#[derive(Debug)]
+pub(crate) struct HealthBoard {
+    sender: FactSender,
+    reports: Mutex<BTreeMap<Source, Report>>,
+}
+
+impl HealthBoard {
+    pub(crate) fn new(sender: FactSender) -> Self {
+        Self { sender, reports: Mutex::default() }
+    }
+
+    /// Reports; gives a fact when something changed.
+    pub(crate) fn report(&self, source: Source, report: Report) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.get(&source) == Some(&report) {
+            return;
+        }
+        if !report.reason.is_empty() {
+            log::info!("collector {source} is {}: {}", report.status.name(), report.reason);
+        }
+        self.sender.give(fact(source, &report));
+        reports.insert(source, report);
+    }
+
+    /// The last reports.
+    pub(crate) fn reports(&self) -> BTreeMap<Source, Report> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn fact(source: Source, report: &Report) -> CollectedFact {
+    let full = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    FactBuilder::new(source, health::KIND, Change::Whole, clock::boottime_ns())
+        .text(health::component, source.name(), Room::Key)
+        .text(health::status, report.status.name(), Room::Path)
+        .text_if(health::reason, full(&report.reason), Room::Path)
+        .text_if(health::remedy, full(&report.remedy), Room::Path)
+        .text_if(health::mechanism, full(&report.mechanism), Room::Path)
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::queue::fact_queue_of;
+
+    #[test]
+    fn only_a_changed_report_is_a_fact() {
+        let (sender, facts) = fact_queue_of(8);
+        let board = HealthBoard::new(sender);
+        board.report(Source::Files, Report::active("fanotify"));
+        board.report(Source::Files, Report::active("fanotify"));
+        board.report(Source::Files, Report::stopped());
+        let told: Vec<_> = std::iter::from_fn(|| facts.try_recv().ok()).collect();
+        assert_eq!(told.len(), 2);
+        assert_eq!(told[0].text(health::status), Some("active"));
+        assert_eq!(told[0].text(health::component), Some("files"));
+        assert_eq!(told[1].text(health::status), Some("stopped"));
+    }
+
+    #[test]
+    fn a_part_that_is_not_permitted_comes_with_the_command_that_mends_it() {
+        let mut parts = Parts::default();
+        parts.works("/proc");
+        let denied = io::Error::from_raw_os_error(libc::EPERM);
+        assert_eq!(parts.keep::<()>("fanotify", "short-lived programs", Err(denied)), None);
+        let report = parts.report();
+        assert_eq!(report.status, Status::Degraded);
+        assert_eq!(report.mechanism, "/proc");
+        assert!(report.reason.contains("not seen: short-lived programs"), "{}", report.reason);
+        assert!(!report.remedy.is_empty());
+    }
+}
