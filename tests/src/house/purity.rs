@@ -4,6 +4,7 @@
 //! Test code inside the cores is free. The manifest side of the same rules is in `edges`.
 
 use super::Finding;
+use super::form::is_test_path;
 use super::source::{Name, Source};
 
 /// Source folders whose code does no I/O.
@@ -39,13 +40,12 @@ const CLOCKS: [&str; 4] =
 pub fn check(path: &str, source: &Source) -> Vec<Finding> {
     let mut findings = unsafe_places(path, source);
     findings.extend(sled_places(path, source));
-    if CORES.iter().any(|core| path.starts_with(core)) {
+    let is_product = !is_test_path(path);
+    if is_product && CORES.iter().any(|core| path.starts_with(core)) {
         findings.extend(pure(path, source));
     }
-    if BARE_ROOTS
-        .iter()
-        .any(|root| bare_folder(root).is_some_and(|folder| path.starts_with(folder)))
-    {
+    let in_bare = |root: &&str| root.strip_suffix("lib.rs").is_some_and(|at| path.starts_with(at));
+    if is_product && BARE_ROOTS.iter().any(in_bare) {
         findings.extend(without_std(path, source));
     }
     findings.extend(crate_root(path, source));
@@ -132,10 +132,6 @@ pub fn sled_places(path: &str, source: &Source) -> Vec<Finding> {
         .collect()
 }
 
-fn bare_folder(root: &str) -> Option<&str> {
-    root.strip_suffix("lib.rs")
-}
-
 fn is_below(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
@@ -171,6 +167,7 @@ mod tests {
             assert_eq!(rules("servers/core/src/a.rs", &text).len(), 1, "{name}");
             let test = format!("#[cfg(test)]\nmod tests {{ {text} }}");
             assert!(rules("servers/core/src/a.rs", &test).is_empty(), "{name}");
+            assert!(rules("servers/core/src/a/tests.rs", &text).is_empty(), "{name}");
         }
         assert!(rules("servers/core/src/a.rs", "use core::net::IpAddr;").is_empty());
         assert!(rules("servers/core/src/a.rs", "use std::collections::BTreeMap;").is_empty());
