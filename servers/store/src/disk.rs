@@ -94,11 +94,7 @@ impl DiskStore {
         self.guard.syncs()
     }
 
-    fn open_as(
-        path: &Path,
-        options: &DiskOptions,
-        presence: Presence,
-    ) -> Result<Self, StoreError> {
+    fn open_as(path: &Path, options: &DiskOptions, presence: Presence) -> Result<Self, StoreError> {
         let place: Arc<str> = path.display().to_string().into();
         let failed = |error: io::Error| StoreError::disk(Operation::Open, &place, &error);
         let complete = path.join(FORMAT_FILE).is_file();
@@ -110,8 +106,7 @@ impl DiskStore {
         }
         guard::create_directory(path).map_err(failed)?;
         let db = open_engine(path, &place, options)?;
-        let guard =
-            Guard::open(&path.join(DATA_FILE), &path.join(SIDE_FILES)).map_err(failed)?;
+        let guard = Guard::open(&path.join(DATA_FILE), &path.join(SIDE_FILES)).map_err(failed)?;
         guard::sync_tree(path).map_err(failed)?;
         let store = Self { place, db: Some(db), guard, condition: AtomicU8::new(RUNNING) };
         store.check_format(path, complete)?;
@@ -244,7 +239,11 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-fn broken(operation: Operation, place: &Arc<str>, panic: &(dyn std::any::Any + Send)) -> StoreError {
+fn broken(
+    operation: Operation,
+    place: &Arc<str>,
+    panic: &(dyn std::any::Any + Send),
+) -> StoreError {
     StoreError::new(operation, place, Blame::BackEnd(panic_text(panic).into()))
 }
 

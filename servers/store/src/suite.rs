@@ -136,10 +136,11 @@ fn a_batch_is_whole_and_its_last_word_counts(place: &dyn Place) -> Result<(), Fa
 
 fn keys_are_ordered_as_bytes(place: &dyn Place) -> Result<(), Failure> {
     let store = place.open()?;
-    let mut expected: Vec<Vec<u8>> = [&b"\0"[..], b"\0\0", b"\x01", b"a", b"a\0", b"aa", b"b", b"\xff", b"\xff\xff"]
-        .iter()
-        .map(|key| key.to_vec())
-        .collect();
+    let mut expected: Vec<Vec<u8>> =
+        [&b"\0"[..], b"\0\0", b"\x01", b"a", b"a\0", b"aa", b"b", b"\xff", b"\xff\xff"]
+            .iter()
+            .map(|key| key.to_vec())
+            .collect();
     for key in expected.iter().rev() {
         put(&*store, &[(key, b"v")])?;
     }

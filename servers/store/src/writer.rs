@@ -319,8 +319,7 @@ impl<S: Sink> fmt::Debug for Writer<S> {
     }
 }
 
-type Answer<S> =
-    (Promise<<S as Sink>::Receipt>, Result<<S as Sink>::Receipt, StoreError>);
+type Answer<S> = (Promise<<S as Sink>::Receipt>, Result<<S as Sink>::Receipt, StoreError>);
 
 /// The thread's side. Dropped by a panic as well, it leaves nobody waiting.
 struct Committer<S: Sink> {

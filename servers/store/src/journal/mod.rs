@@ -29,9 +29,7 @@ pub use sink::Append;
 
 use crate::batch::Misuse;
 use crate::error::{Blame, Operation, StoreError};
-use crate::limits::{
-    BODY_BYTES_MAX, HEAD_RECORD_BYTES_MAX, HEADER_BYTES_MAX, PARTITION_BYTES_MAX,
-};
+use crate::limits::{BODY_BYTES_MAX, HEAD_RECORD_BYTES_MAX, HEADER_BYTES_MAX, PARTITION_BYTES_MAX};
 use crate::ticket::Ticket;
 use crate::writer::{Refusal, Refused, Writer, WriterOptions};
 use record::SEGMENT_END;

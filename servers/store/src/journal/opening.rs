@@ -15,9 +15,7 @@ use event_listener::Event;
 
 use super::partitions::Partitions;
 use super::reading::entry_in;
-use super::record::{
-    self, ENTRY, HEAD, Head, LaneKey, META, Meta, PARTITION, PartitionRecord,
-};
+use super::record::{self, ENTRY, HEAD, Head, LaneKey, META, Meta, PARTITION, PartitionRecord};
 use super::shared::{Partition, Shared};
 use super::sink::{JournalSink, Position, finish_partition, mark_successor};
 use super::{Incarnation, JournalOptions};
@@ -198,24 +196,24 @@ fn read_heads(store: &dyn Store, next: u64) -> Result<BTreeMap<LaneKey, Position
     let mut heads = BTreeMap::new();
     let mut wrong = None;
     let scan = Scan::range(&[HEAD], &[HEAD + 1], SCAN_ENTRIES_MAX);
-    store.visit(&scan, &mut |key, value| {
-        match record::lane_of_head_key(key).zip(Head::decode(value)) {
-            Some((lane, head)) if head.last_commit < next => {
-                heads.insert(lane, Position::of(&head));
-                ControlFlow::Continue(())
-            }
-            Some((_, head)) => {
-                wrong = Some(format!(
-                    "a head stands at entry {}, but the last entry is {}",
-                    head.last_commit,
-                    next - 1
-                ));
-                ControlFlow::Break(())
-            }
-            None => {
-                wrong = Some("a head is unreadable".to_owned());
-                ControlFlow::Break(())
-            }
+    store.visit(&scan, &mut |key, value| match record::lane_of_head_key(key)
+        .zip(Head::decode(value))
+    {
+        Some((lane, head)) if head.last_commit < next => {
+            heads.insert(lane, Position::of(&head));
+            ControlFlow::Continue(())
+        }
+        Some((_, head)) => {
+            wrong = Some(format!(
+                "a head stands at entry {}, but the last entry is {}",
+                head.last_commit,
+                next - 1
+            ));
+            ControlFlow::Break(())
+        }
+        None => {
+            wrong = Some("a head is unreadable".to_owned());
+            ControlFlow::Break(())
         }
     })?;
     match wrong {

@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 use super::record::{self, Assembly, Entry, HEAD, Head, INDEX, LaneKey, LogKey, SEGMENT_END};
 use super::shared::{Location, Shared, Span};
 use crate::error::{Operation, StoreError};
-use crate::limits::{
-    PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCAN_ENTRIES_MAX, WALK_COMMITS_MAX,
-};
+use crate::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SCAN_ENTRIES_MAX, WALK_COMMITS_MAX};
 use crate::store::{Scan, Store};
 
 /// How much one page of the feed may hold; more than the limits of the store counts as those.
@@ -50,11 +48,7 @@ pub struct LogRange {
     pub complete: bool,
 }
 
-pub(crate) fn read_from(
-    shared: &Shared,
-    from: u64,
-    limit: PageLimit,
-) -> Result<Page, StoreError> {
+pub(crate) fn read_from(shared: &Shared, from: u64, limit: PageLimit) -> Result<Page, StoreError> {
     let durable = shared.durable.load(Ordering::Acquire);
     let mut page = Page { next: from.max(1), ..Page::default() };
     let mut left = PageLimit {
@@ -208,9 +202,8 @@ pub(crate) fn segments(
             break;
         }
         let (low, high) = (record::index_key(log, from), record::index_key(log, SEGMENT_END));
-        let rows = shared.with_partition(span.first, |store| {
-            store.scan(&Scan::range(&low, &high, wanted))
-        })?;
+        let rows = shared
+            .with_partition(span.first, |store| store.scan(&Scan::range(&low, &high, wanted)))?;
         for (key, value) in rows.into_iter().flatten() {
             let row = record::segment_of_index_key(&key).zip(number(&value));
             found.push(row.ok_or_else(|| unreadable_index(shared))?);
@@ -261,17 +254,16 @@ pub(crate) fn log_range(
             range.commits.push(at);
         }
         at = fixed.previous;
+        if at == 0 && fixed.segment > *segments.start() {
+            at = end_before(shared, log, span.first)?;
+        }
     }
     range.commits.reverse();
     Ok(range)
 }
 
 /// The last commit of `log` that may belong to a segment up to `segment`.
-fn last_commit_of(
-    shared: &Shared,
-    log: &LogKey,
-    segment: u64,
-) -> Result<Option<u64>, StoreError> {
+fn last_commit_of(shared: &Shared, log: &LogKey, segment: u64) -> Result<Option<u64>, StoreError> {
     let head = head(shared, &log.lane)?.filter(|head| head.log == log.log);
     if let Some(head) = &head {
         if head.segment <= segment {
@@ -289,14 +281,20 @@ fn last_commit_of(
     if let Some(head) = head {
         return Ok(Some(head.last_commit));
     }
-    for span in shared.spans().iter().rev() {
-        let key = record::index_key(log, SEGMENT_END);
-        let end = shared.with_partition(span.first, |store| store.get(&key))?.flatten();
-        if let Some(value) = end {
-            return number(&value).map(Some).ok_or_else(|| unreadable_index(shared));
+    let end = end_before(shared, log, u64::MAX)?;
+    Ok((end != 0).then_some(end))
+}
+
+/// Where `log` ended when its lane last left it, as far as partitions that begin before `first`
+/// know; 0 if they do not. A log that is entered again in a later partition is not linked back.
+fn end_before(shared: &Shared, log: &LogKey, first: u64) -> Result<u64, StoreError> {
+    let key = record::index_key(log, SEGMENT_END);
+    for span in shared.spans().iter().rev().filter(|span| span.first < first) {
+        if let Some(value) = shared.with_partition(span.first, |store| store.get(&key))?.flatten() {
+            return number(&value).ok_or_else(|| unreadable_index(shared));
         }
     }
-    Ok(None)
+    Ok(0)
 }
 
 fn number(value: &[u8]) -> Option<u64> {

@@ -155,9 +155,9 @@ pub(crate) fn entry_parts<E>(
     entry: &Entry,
     mut put: impl FnMut(u16, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut first = Vec::with_capacity(VALUE_BYTES_MAX.min(
-        ENTRY_FIXED_BYTES + entry.header.len() + entry.body.len(),
-    ));
+    let mut first = Vec::with_capacity(
+        VALUE_BYTES_MAX.min(ENTRY_FIXED_BYTES + entry.header.len() + entry.body.len()),
+    );
     first.extend_from_slice(&entry.log.lane.sensor);
     first.push(entry.log.lane.lane);
     first.extend_from_slice(&entry.log.log);
@@ -363,7 +363,8 @@ mod tests {
         assert_eq!(Meta::decode(&[0; 23]), None);
         assert_eq!(Head::decode(&[0; 39]), None);
         assert!(Assembly::begin(1, &[0; 62]).is_none());
-        let head = Head { log: [1; 16], segment: 2, segment_start: 3, last_commit: 4, record: vec![5] };
+        let head =
+            Head { log: [1; 16], segment: 2, segment_start: 3, last_commit: 4, record: vec![5] };
         assert_eq!(Head::decode(&head.encode()), Some(head));
     }
 }

@@ -4,8 +4,8 @@
 //! segment, from its start to its last entry, reaches into it; the table forgets a partition,
 //! durably, before its files are removed; what was kept is reported with the reason.
 
-use super::record::{Head, LaneKey};
 use super::reading;
+use super::record::{Head, LaneKey};
 use super::shared::{Shared, Span};
 use crate::error::StoreError;
 use crate::limits::HEADS_MAX;

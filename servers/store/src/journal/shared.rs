@@ -46,7 +46,9 @@ pub(crate) struct Span {
 pub(crate) enum Location {
     In(Span),
     /// Dropped by retention; the next id that is kept.
-    Dropped { next: u64 },
+    Dropped {
+        next: u64,
+    },
 }
 
 impl Shared {

@@ -185,9 +185,7 @@ impl JournalSink {
     fn drop_partitions(&self, firsts: &[u64]) -> Result<u64, StoreError> {
         let mut batch = Batch::new();
         for first in firsts {
-            batch
-                .delete(&record::partition_key(*first))
-                .map_err(|misuse| self.misuse(misuse))?;
+            batch.delete(&record::partition_key(*first)).map_err(|misuse| self.misuse(misuse))?;
         }
         self.shared.with_newest(|store| store.apply(batch))?;
         self.shared.table().retain(|first, _| !firsts.contains(first));
@@ -199,8 +197,11 @@ impl JournalSink {
         let (first, opened_wall_ms, count) = {
             let table = self.shared.table();
             let newest = table.last_key_value();
-            (newest.map_or(0, |(first, _)| *first),
-             newest.map_or(0, |(_, record)| record.opened_wall_ms), table.len())
+            (
+                newest.map_or(0, |(first, _)| *first),
+                newest.map_or(0, |(_, record)| record.opened_wall_ms),
+                table.len(),
+            )
         };
         let is_due = self.partition_bytes >= self.partition_bytes_max
             || wall_ms / DAY_MS > opened_wall_ms / DAY_MS;
@@ -208,8 +209,11 @@ impl JournalSink {
             return Ok(());
         }
         if count >= PARTITIONS_MAX {
-            log::warn!("{}: the journal keeps {count} partitions and opens no more; \
-                        set a shorter retention", self.shared.place);
+            log::warn!(
+                "{}: the journal keeps {count} partitions and opens no more; \
+                        set a shorter retention",
+                self.shared.place
+            );
             self.partition_bytes = 0;
             return Ok(());
         }
@@ -301,11 +305,11 @@ pub(crate) fn finish_partition(
     let mut batch = Batch::new();
     table
         .iter()
-        .try_for_each(|(first, record)| {
-            batch.put(&record::partition_key(*first), &record.encode())
-        })
+        .try_for_each(|(first, record)| batch.put(&record::partition_key(*first), &record.encode()))
         .and_then(|()| batch.put(META, &meta.encode()))
-        .map_err(|misuse| StoreError::new(Operation::Create, store.place(), Blame::Caller(misuse)))?;
+        .map_err(|misuse| {
+            StoreError::new(Operation::Create, store.place(), Blame::Caller(misuse))
+        })?;
     store.apply(batch)?;
     store.sync()
 }
@@ -318,9 +322,9 @@ pub(crate) fn mark_successor(
 ) -> Result<(), StoreError> {
     let mut batch = Batch::new();
     let Some(record) = table.get(&first) else { return Ok(()) };
-    batch
-        .put(&record::partition_key(first), &record.encode())
-        .map_err(|misuse| StoreError::new(Operation::Create, store.place(), Blame::Caller(misuse)))?;
+    batch.put(&record::partition_key(first), &record.encode()).map_err(|misuse| {
+        StoreError::new(Operation::Create, store.place(), Blame::Caller(misuse))
+    })?;
     store.apply(batch)?;
     store.sync()
 }
