@@ -1,0 +1,363 @@
+//! One lane of one sensor: what is taken, what is durable, what may still come.
+
+use std::collections::VecDeque;
+
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason, Resync, ResyncReason};
+use lapwing_protocol::digest::Chain;
+use lapwing_protocol::hello::{LogGrant, LogHead, LogVerdict};
+use lapwing_protocol::id::{Lane, LogId, ServerId};
+
+use super::head::{HeadRecord, RetiredLog};
+use super::limits::{RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS};
+use super::receiver::{Entry, EntryKind, PeerFault};
+
+/// What is to become of a chunk or Jump.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// It is the next one: store it.
+    Entry(Entry),
+    /// It is stored already or on its way there.
+    Repeat,
+    /// It is not taken; a Nack is due or was sent.
+    Refused,
+}
+
+#[derive(Debug)]
+pub(super) struct LaneReceiver {
+    lane: Lane,
+    pub(super) head: Option<HeadRecord>,
+    /// Highest durable sequence of the current log.
+    stored_seq: u64,
+    /// Entries given out that are not durable yet: log, sequence, bytes.
+    pending: VecDeque<(LogId, u64, u64)>,
+    session: Option<LaneSession>,
+    ack_due: bool,
+    nack_due: Option<Nack>,
+    resync_due: Option<Resync>,
+    resync_at_ms: Option<u64>,
+    store_failed: bool,
+    /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
+    pub(super) overload: Option<u32>,
+}
+
+/// What belongs to one session.
+#[derive(Debug)]
+struct LaneSession {
+    /// Bytes taken since the HelloAck.
+    bytes: u64,
+    credit: Credit,
+    episode: u32,
+    /// A Nack is out and the chunk it asks for has not come yet.
+    refusing: bool,
+}
+
+impl LaneReceiver {
+    pub(super) fn new(lane: Lane, head: Option<HeadRecord>) -> Self {
+        let stored_seq = head.as_ref().map_or(0, |head| head.current.next_seq - 1);
+        Self {
+            lane,
+            head,
+            stored_seq,
+            pending: VecDeque::new(),
+            session: None,
+            ack_due: false,
+            nack_due: None,
+            resync_due: None,
+            resync_at_ms: None,
+            store_failed: false,
+            overload: None,
+        }
+    }
+
+    pub(super) fn end_session(&mut self) {
+        self.session = None;
+        self.ack_due = false;
+        self.nack_due = None;
+    }
+
+    /// The Hello decision table for one log.
+    pub(super) fn handle_hello(
+        &mut self,
+        head: &LogHead<'_>,
+        start: Chain,
+        this_server: ServerId,
+    ) -> LogGrant {
+        let known = self.head.as_ref().and_then(|record| record.find(head.log));
+        let first = RetiredLog { log: head.log, next_seq: 1, next_index: 1, chain: start };
+        let at = known.unwrap_or(first);
+        let verdict = verdict(head, known, this_server);
+        match (&mut self.head, verdict) {
+            // The sensor will open another log: this one is left as it is.
+            (_, LogVerdict::SensorBehind | LogVerdict::Forked) => {}
+            (None, _) => self.head = Some(HeadRecord::begin(head.log, start)),
+            (Some(record), _) if record.current.log == head.log => {}
+            (Some(record), _) => {
+                record.open(at);
+                self.stored_seq = at.next_seq - 1;
+            }
+        }
+        // A Hello can be said again while entries are on their way to the disk: they count.
+        let credit = self.window(at.next_seq - 1, 0);
+        self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
+        self.nack_due = None;
+        LogGrant {
+            lane: self.lane,
+            log: head.log,
+            verdict,
+            next_seq: at.next_seq,
+            next_index: at.next_index,
+            chain: at.chain,
+            credit,
+        }
+    }
+
+    fn window(&self, taken_seq: u64, taken_bytes: u64) -> Credit {
+        let bytes = match self.lane {
+            Lane::Bulk => WINDOW_BYTES_BULK,
+            Lane::Urgent => WINDOW_BYTES_URGENT,
+        };
+        Credit { limit_seq: taken_seq + WINDOW_CHUNKS, limit_bytes: taken_bytes + bytes }
+    }
+
+    pub(super) fn handle_chunk(
+        &mut self,
+        chunk: &Chunk<'_>,
+        bytes: &[u8],
+    ) -> Result<Taken, PeerFault> {
+        let header = chunk.header;
+        match self.place(header.seq, bytes.len() as u64)? {
+            Place::Next => {}
+            Place::Repeat => return Ok(Taken::Repeat),
+            Place::Refused => return Ok(Taken::Refused),
+        }
+        let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
+            return Err(PeerFault::OutOfPlace);
+        };
+        let opens = header.flags.opens(header.part);
+        if header.first_index != record.current.next_index {
+            return Err(PeerFault::IndexBroken);
+        }
+        if record.must_open && !opens {
+            return Err(PeerFault::MustOpen);
+        }
+        if opens {
+            record.segment_seq = header.seq;
+        }
+        record.must_open = false;
+        record.current.next_seq += 1;
+        record.current.next_index = chunk.next_index();
+        record.current.chain = record.current.chain.next(bytes);
+        session.bytes += bytes.len() as u64;
+        session.refusing = false;
+        let kind = EntryKind::Chunk { first_index: header.first_index, count: header.count, opens };
+        Ok(self.entry(header.seq, kind, bytes))
+    }
+
+    pub(super) fn handle_jump(&mut self, jump: &Jump, bytes: &[u8]) -> Result<Taken, PeerFault> {
+        let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
+            return Err(PeerFault::OutOfPlace);
+        };
+        let next = record.current.next_seq;
+        if jump.from_seq > jump.to_seq || jump.from_seq == 0 || jump.to_seq == u64::MAX {
+            return Err(PeerFault::Malformed);
+        }
+        if jump.to_seq < next.saturating_sub(1) {
+            return Ok(Taken::Repeat);
+        }
+        if jump.to_seq + 1 == next {
+            self.ack_due = true;
+            return Ok(Taken::Repeat);
+        }
+        if jump.from_seq > next {
+            self.refuse(NackReason::OutOfOrder, 0);
+            return Ok(Taken::Refused);
+        }
+        let next_index = jump.to_index.map(|index| index.saturating_add(1));
+        if next_index.is_some_and(|index| index < record.current.next_index) {
+            return Err(PeerFault::IndexBroken);
+        }
+        let first_index = record.current.next_index;
+        record.current.next_seq = jump.to_seq + 1;
+        record.current.next_index = next_index.unwrap_or(first_index);
+        record.current.chain = jump.chain_at_to;
+        record.must_open = true;
+        session.refusing = false;
+        let kind = EntryKind::Jump {
+            from_seq: jump.from_seq,
+            first_index,
+            to_index: jump.to_index,
+            cause: jump.cause,
+        };
+        Ok(self.entry(jump.to_seq, kind, bytes))
+    }
+
+    fn entry(&mut self, seq: u64, kind: EntryKind, bytes: &[u8]) -> Taken {
+        let Some(record) = &self.head else { return Taken::Refused };
+        let log = record.current.log;
+        self.pending.push_back((log, seq, bytes.len() as u64));
+        Taken::Entry(Entry {
+            lane: self.lane,
+            log,
+            seq,
+            kind,
+            bytes: bytes.to_vec(),
+            head: record.clone(),
+        })
+    }
+
+    /// Where a chunk stands to what is taken next, and to the credit.
+    fn place(&mut self, seq: u64, bytes: u64) -> Result<Place, PeerFault> {
+        let next = self.head.as_ref().ok_or(PeerFault::OutOfPlace)?.current.next_seq;
+        let session = self.session.as_mut().ok_or(PeerFault::OutOfPlace)?;
+        if seq < next {
+            self.ack_due = true;
+            return Ok(Place::Repeat);
+        }
+        if seq > next {
+            self.refuse(NackReason::OutOfOrder, 0);
+            return Ok(Place::Refused);
+        }
+        // The chunk that was asked for came: what is refused from here on is a new episode.
+        session.refusing = false;
+        if let Some(retry_after_ms) = self.overload.filter(|_| self.lane == Lane::Bulk) {
+            self.refuse(NackReason::Throttled, retry_after_ms);
+            return Ok(Place::Refused);
+        }
+        if seq > session.credit.limit_seq || session.bytes + bytes > session.credit.limit_bytes {
+            self.refuse(NackReason::BeyondCredit, 0);
+            return Ok(Place::Refused);
+        }
+        if self.store_failed {
+            self.refuse(NackReason::StoreFailed, 5_000);
+            return Ok(Place::Refused);
+        }
+        Ok(Place::Next)
+    }
+
+    /// Makes one Nack due per episode.
+    fn refuse(&mut self, reason: NackReason, retry_after_ms: u32) {
+        let (Some(record), Some(session)) = (&self.head, &mut self.session) else { return };
+        if session.refusing {
+            return;
+        }
+        session.refusing = true;
+        session.episode = session.episode.wrapping_add(1);
+        self.nack_due = Some(Nack {
+            lane: self.lane,
+            next_seq: record.current.next_seq,
+            episode: session.episode,
+            reason,
+            retry_after_ms,
+        });
+    }
+
+    /// The oldest pending entry of `log` up to `seq` is durable.
+    pub(super) fn handle_stored(&mut self, log: LogId, seq: u64) {
+        while let Some(&(of, up_to, _)) = self.pending.front() {
+            if of == log && up_to > seq {
+                break;
+            }
+            self.pending.pop_front();
+            if of == log && up_to == seq {
+                break;
+            }
+        }
+        if self.head.as_ref().is_some_and(|record| record.current.log == log) {
+            self.stored_seq = self.stored_seq.max(seq);
+            self.ack_due = true;
+        }
+    }
+
+    pub(super) fn handle_store_failed(&mut self) {
+        self.store_failed = true;
+    }
+
+    /// The table here is not the sensor's: ask for a keyframe, at most once a minute.
+    pub(super) fn handle_divergent(&mut self, now_ms: u64, at_seq: u64, reason: ResyncReason) {
+        let recent = self.resync_at_ms.is_some_and(|at| now_ms < at + RESYNC_PAUSE_MS);
+        if !recent && self.session.is_some() {
+            self.resync_at_ms = Some(now_ms);
+            self.resync_due = Some(Resync { lane: self.lane, at_seq, reason });
+        }
+    }
+
+    pub(super) fn poll_nack(&mut self) -> Option<Nack> {
+        self.nack_due.take()
+    }
+
+    pub(super) fn poll_resync(&mut self) -> Option<Resync> {
+        self.resync_due.take()
+    }
+
+    /// The Ack that is due; its credit is raised here unless `hold` says not to.
+    pub(super) fn poll_ack(&mut self, hold: bool) -> Option<Ack> {
+        if !self.ack_due {
+            return None;
+        }
+        let taken_seq = self.head.as_ref()?.current.next_seq - 1;
+        let bytes = self.session.as_ref()?.bytes;
+        let pending: u64 = self.pending.iter().map(|(_, _, bytes)| bytes).sum();
+        let window = self.window(
+            taken_seq.saturating_sub(self.pending.len() as u64),
+            bytes.saturating_sub(pending),
+        );
+        let session = self.session.as_mut()?;
+        if !hold || self.lane == Lane::Urgent {
+            session.credit.limit_seq = session.credit.limit_seq.max(window.limit_seq);
+            session.credit.limit_bytes = session.credit.limit_bytes.max(window.limit_bytes);
+        }
+        self.ack_due = false;
+        Some(Ack {
+            lane: self.lane,
+            stored_seq: self.stored_seq,
+            safe_seq: self.stored_seq,
+            credit: session.credit,
+        })
+    }
+
+    /// Says the credit again, raised: after a time of holding it back.
+    pub(super) fn lift(&mut self) {
+        self.ack_due |= self.session.is_some();
+    }
+}
+
+enum Place {
+    Next,
+    Repeat,
+    Refused,
+}
+
+/// The rows of the Hello decision table (docs/protocol.md, "Hello").
+fn verdict(head: &LogHead<'_>, known: Option<RetiredLog>, this_server: ServerId) -> LogVerdict {
+    let Some(known) = known else {
+        return if head.acked_seq > 0 && acked_here(head, 1, this_server) {
+            LogVerdict::ServerBehind
+        } else {
+            LogVerdict::New
+        };
+    };
+    let stored = known.next_seq - 1;
+    if known.next_seq > head.next_seq {
+        return LogVerdict::SensorBehind;
+    }
+    if head.acked_seq == stored && stored > 0 && head.acked_chain != known.chain {
+        return LogVerdict::Forked;
+    }
+    if head.acked_seq > stored && acked_here(head, known.next_seq, this_server) {
+        return LogVerdict::ServerBehind;
+    }
+    LogVerdict::Resume
+}
+
+/// Whether this server acknowledged something from `from_seq` on: no other server accounts for it.
+fn acked_here(head: &LogHead<'_>, from_seq: u64, this_server: ServerId) -> bool {
+    let mut seq = from_seq;
+    for range in &head.elsewhere {
+        let Ok(range) = range else { break };
+        if range.server != this_server && (range.from_seq..=range.to_seq).contains(&seq) {
+            seq = range.to_seq.saturating_add(1);
+        }
+    }
+    seq <= head.acked_seq
+}

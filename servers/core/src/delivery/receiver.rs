@@ -1,0 +1,336 @@
+//! Where a sensor's lanes stand, across its connections.
+
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::code::Code;
+use lapwing_protocol::delivery::{Ack, Jump, JumpCause, Nack, Resync, ResyncReason};
+use lapwing_protocol::digest::Chain;
+use lapwing_protocol::hello::{Hello, LogGrant};
+use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::limits::LANES;
+
+use super::head::HeadRecord;
+use super::lane::{LaneReceiver, Taken};
+
+/// Something to be stored: a chunk or Jump as received, and where its lane stands after it.
+///
+/// The journal writes `bytes` and `head` in one batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its log.
+    pub log: LogId,
+    /// Its sequence; a Jump's last.
+    pub seq: u64,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The frame's body as received: the preimage of the chain.
+    pub bytes: Vec<u8>,
+    /// Where the lane stands once this is stored.
+    pub head: HeadRecord,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A chunk.
+    Chunk {
+        /// Index of its first fact.
+        first_index: u64,
+        /// Facts it covers.
+        count: u64,
+        /// Whether decoding may start with it.
+        opens: bool,
+    },
+    /// A hole.
+    Jump {
+        /// Its first sequence.
+        from_seq: u64,
+        /// The first index it covers.
+        first_index: u64,
+        /// Its last index, where known.
+        to_index: Option<u64>,
+        /// Why.
+        cause: JumpCause,
+    },
+}
+
+/// What the peer did that it may not do: the connection closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerFault {
+    /// The bytes are not what they claim to be.
+    Malformed,
+    /// A frame is beyond its bound.
+    TooLarge,
+    /// The kind of frame is unknown and may not be skipped.
+    UnknownKind,
+    /// A right message at the wrong moment.
+    OutOfPlace,
+    /// No version in common.
+    Version,
+    /// A chunk's first index is not the next one.
+    IndexBroken,
+    /// A chunk came that does not open where one must.
+    MustOpen,
+    /// The sensor's chain is not this server's.
+    ChainBroken,
+    /// A newer session of the same sensor took over.
+    Fenced,
+    /// Nothing came for too long.
+    Idle,
+}
+
+impl PeerFault {
+    /// Its number in the error registry.
+    #[must_use]
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Malformed => Code::MALFORMED,
+            Self::TooLarge => Code::TOO_LARGE,
+            Self::UnknownKind => Code::UNKNOWN_KIND,
+            Self::OutOfPlace | Self::IndexBroken | Self::MustOpen => Code::OUT_OF_PLACE,
+            Self::Version => Code::VERSION,
+            Self::ChainBroken => Code::CHAIN_BROKEN,
+            Self::Fenced => Code::FENCED,
+            Self::Idle => Code::IDLE,
+        }
+    }
+
+    /// What happened, for the log and the peer.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Malformed => "the bytes are not a message of their kind",
+            Self::TooLarge => "a frame is longer than allowed",
+            Self::UnknownKind => "a frame is of an unknown kind that may not be skipped",
+            Self::OutOfPlace => "a message came before its turn",
+            Self::Version => "no protocol version in common; update the older side",
+            Self::IndexBroken => "a chunk's first index is not the next one",
+            Self::MustOpen => "a chunk came that does not open a segment where one must",
+            Self::ChainBroken => "the chain of a log does not continue",
+            Self::Fenced => "a newer session of the same sensor took over",
+            Self::Idle => "nothing came for too long",
+        }
+    }
+}
+
+/// What a Receiver offers a session to send, in order of urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Go back.
+    Nack(Nack),
+    /// So much is durable.
+    Ack(Ack),
+    /// Begin a new segment.
+    Resync(Resync),
+}
+
+/// Where a lane stands, for the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which lane.
+    pub lane: Lane,
+    /// Which log.
+    pub log: LogId,
+    /// The sequence that is taken next.
+    pub next_seq: u64,
+    /// The index that is expected next.
+    pub next_index: u64,
+}
+
+/// One sensor's end of delivery; outlives its connections.
+#[derive(Debug)]
+pub struct Receiver {
+    deployment: DeploymentId,
+    sensor: SensorId,
+    server: ServerId,
+    epoch: u64,
+    lanes: [LaneReceiver; LANES],
+    hold_credit: bool,
+}
+
+impl Receiver {
+    /// A receiver whose lanes stand where the journal says; `heads` is by [`Lane::index`].
+    #[must_use]
+    pub fn new(
+        (deployment, server): (DeploymentId, ServerId),
+        sensor: SensorId,
+        heads: [Option<HeadRecord>; LANES],
+    ) -> Self {
+        let [bulk, urgent] = heads;
+        Self {
+            deployment,
+            sensor,
+            server,
+            epoch: 0,
+            lanes: [LaneReceiver::new(Lane::Bulk, bulk), LaneReceiver::new(Lane::Urgent, urgent)],
+            hold_credit: false,
+        }
+    }
+
+    /// The newest session's number; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Which sensor.
+    #[must_use]
+    pub fn sensor(&self) -> SensorId {
+        self.sensor
+    }
+
+    /// Where the lanes stand.
+    pub fn standings(&self) -> impl Iterator<Item = Standing> + '_ {
+        Lane::BY_URGENCY.into_iter().filter_map(|lane| {
+            let head = self.lanes[lane.index()].head.as_ref()?;
+            Some(Standing {
+                lane,
+                log: head.current.log,
+                next_seq: head.current.next_seq,
+                next_index: head.current.next_index,
+            })
+        })
+    }
+
+    /// A session begins: those before it are fenced. `epoch` is higher than any before.
+    pub fn begin_session(&mut self, epoch: u64) {
+        self.epoch = epoch;
+        for lane in &mut self.lanes {
+            lane.end_session();
+        }
+    }
+
+    /// Answers the logs of a Hello.
+    ///
+    /// # Errors
+    /// [`PeerFault::Fenced`] for an old session, [`PeerFault::Malformed`] for two logs of a lane.
+    pub fn handle_hello(
+        &mut self,
+        epoch: u64,
+        hello: &Hello<'_>,
+    ) -> Result<heapless::Vec<LogGrant, LANES>, PeerFault> {
+        self.fence(epoch)?;
+        let mut grants = heapless::Vec::new();
+        for head in &hello.logs {
+            if grants.iter().any(|grant: &LogGrant| grant.lane == head.lane)
+                || head.first_seq == 0
+                || head.next_seq == 0
+                || head.first_seq > head.next_seq
+                || head.acked_seq >= head.next_seq
+            {
+                return Err(PeerFault::Malformed);
+            }
+            let start = Chain::start(self.deployment, self.sensor, head.lane, head.log);
+            let grant = self.lanes[head.lane.index()].handle_hello(head, start, self.server);
+            grants.push(grant).map_err(|_| PeerFault::Malformed)?;
+        }
+        Ok(grants)
+    }
+
+    /// Takes a chunk, given as the frame's body.
+    ///
+    /// # Errors
+    /// What the peer did wrong.
+    pub fn handle_chunk(
+        &mut self,
+        epoch: u64,
+        chunk: &Chunk<'_>,
+        bytes: &[u8],
+    ) -> Result<Option<Entry>, PeerFault> {
+        self.fence(epoch)?;
+        let lane = &mut self.lanes[chunk.header.flags.lane().index()];
+        lane.handle_chunk(chunk, bytes).map(entry)
+    }
+
+    /// Takes a Jump, given as message and as the frame's body.
+    ///
+    /// # Errors
+    /// What the peer did wrong.
+    pub fn handle_jump(
+        &mut self,
+        epoch: u64,
+        jump: &Jump,
+        bytes: &[u8],
+    ) -> Result<Option<Entry>, PeerFault> {
+        self.fence(epoch)?;
+        self.lanes[jump.lane.index()].handle_jump(jump, bytes).map(entry)
+    }
+
+    /// Compares the sensor's chain with this server's.
+    ///
+    /// # Errors
+    /// [`PeerFault::ChainBroken`] when they differ at the same sequence.
+    pub fn handle_chain_mark(
+        &mut self,
+        epoch: u64,
+        (lane, seq, chain): (Lane, u64, Chain),
+    ) -> Result<(), PeerFault> {
+        self.fence(epoch)?;
+        let head = self.lanes[lane.index()].head.as_ref().ok_or(PeerFault::OutOfPlace)?;
+        if head.current.next_seq == seq.saturating_add(1) && head.current.chain != chain {
+            return Err(PeerFault::ChainBroken);
+        }
+        Ok(())
+    }
+
+    /// The journal says that an entry is durable.
+    pub fn handle_stored(&mut self, lane: Lane, log: LogId, seq: u64) {
+        self.lanes[lane.index()].handle_stored(log, seq);
+    }
+
+    /// The journal takes nothing more: nothing further is acknowledged.
+    pub fn handle_store_failed(&mut self) {
+        for lane in &mut self.lanes {
+            lane.handle_store_failed();
+        }
+    }
+
+    /// The decoder says that the table here is not the sensor's.
+    pub fn handle_divergent(&mut self, now_ms: u64, lane: Lane, seq: u64, reason: ResyncReason) {
+        self.lanes[lane.index()].handle_divergent(now_ms, seq, reason);
+    }
+
+    /// Throttles: the bulk lane's credit is not raised any more.
+    pub fn hold_credit(&mut self) {
+        self.hold_credit = true;
+    }
+
+    /// Ends throttling and says the new credit.
+    pub fn lift_credit(&mut self) {
+        self.hold_credit = false;
+        self.lanes.iter_mut().for_each(LaneReceiver::lift);
+    }
+
+    /// Refuses what comes on the bulk lane, to be sent again after `retry_after_ms`; `None` takes
+    /// it again.
+    pub fn overload(&mut self, retry_after_ms: Option<u32>) {
+        self.lanes[Lane::Bulk.index()].overload = retry_after_ms;
+    }
+
+    /// What the session of `epoch` is to send next, the urgent lane first.
+    pub fn poll_message(&mut self, epoch: u64) -> Option<Offer> {
+        if epoch != self.epoch {
+            return None;
+        }
+        let hold = self.hold_credit;
+        Lane::BY_URGENCY.into_iter().find_map(|lane| {
+            let lane = &mut self.lanes[lane.index()];
+            lane.poll_nack()
+                .map(Offer::Nack)
+                .or_else(|| lane.poll_ack(hold).map(Offer::Ack))
+                .or_else(|| lane.poll_resync().map(Offer::Resync))
+        })
+    }
+
+    fn fence(&self, epoch: u64) -> Result<(), PeerFault> {
+        if epoch == self.epoch { Ok(()) } else { Err(PeerFault::Fenced) }
+    }
+}
+
+fn entry(taken: Taken) -> Option<Entry> {
+    match taken {
+        Taken::Entry(entry) => Some(entry),
+        Taken::Repeat | Taken::Refused => None,
+    }
+}

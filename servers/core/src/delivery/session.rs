@@ -1,0 +1,314 @@
+//! One connection of a sensor: greeting, liveness, and what goes out.
+//!
+//! The shell cuts the byte stream into frames ([`lapwing_protocol::frame::Deframer`]), hands each
+//! to [`Session::handle_frame`], acts on the event, and drains [`Session::poll_transmit`].
+
+use std::collections::VecDeque;
+
+use lapwing_protocol::call::{Call, Method, Reply};
+use lapwing_protocol::code::Code;
+use lapwing_protocol::command::{Command, CommandNumber};
+use lapwing_protocol::delivery::{Draining, Ping, Pong, Refused};
+use lapwing_protocol::error::DecodeError;
+use lapwing_protocol::frame::Frame;
+use lapwing_protocol::hello::{Hello, HelloAck, Memory, PROTOCOL_VERSION};
+use lapwing_protocol::id::{BootId, ServerId};
+use lapwing_protocol::limits::{FRAME_BYTES_MAX, IDLE_MS_MAX, PING_MS, RECEIVE_BYTES_MIN};
+use lapwing_protocol::message::Message;
+
+use super::limits::OUTGOING_MAX;
+use super::receiver::{Entry, Offer, PeerFault, Receiver};
+
+/// What a server says of itself in each HelloAck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offerings {
+    /// Which server this is.
+    pub server: ServerId,
+    /// Its name.
+    pub name: String,
+    /// Largest frame it takes, in bytes.
+    pub receive_bytes_max: u32,
+    /// Rows it keeps for one sensor.
+    pub rows_max: u32,
+}
+
+/// What a sensor said of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Its machine's name.
+    pub name: String,
+    /// Its machine's operating system.
+    pub os: String,
+    /// Its agent's name and version.
+    pub agent: String,
+    /// Which boot.
+    pub boot: BootId,
+    /// Whether it collects.
+    pub collecting: bool,
+    /// Whether its spool survives.
+    pub memory: Memory,
+    /// The highest command it accepted.
+    pub last_command: Option<CommandNumber>,
+}
+
+/// What the shell must act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The sensor said Hello and was answered.
+    Greeted(Greeting),
+    /// Store this.
+    Entry(Entry),
+    /// The sensor asks; answer with [`Session::reply`].
+    Called {
+        /// The call to answer.
+        call: u32,
+        /// What is asked.
+        method: Method,
+        /// The request message.
+        body: Vec<u8>,
+    },
+    /// The sensor answered a call of ours, or a part of one.
+    Replied {
+        /// Which call.
+        call: u32,
+        /// Whether another part follows.
+        more: bool,
+        /// How it went.
+        code: Code,
+        /// The reply message, or a part of it.
+        body: Vec<u8>,
+    },
+}
+
+/// One connection of a sensor.
+#[derive(Debug)]
+pub struct Session {
+    epoch: u64,
+    offerings: Offerings,
+    greeted: bool,
+    receive_bytes_max: usize,
+    heard_ms: u64,
+    pinged_ms: Option<u64>,
+    outgoing: VecDeque<Vec<u8>>,
+    next_call: u32,
+}
+
+impl Session {
+    /// A session that awaits a Hello.
+    #[must_use]
+    pub fn new(now_ms: u64, epoch: u64, offerings: Offerings) -> Self {
+        Self {
+            epoch,
+            offerings,
+            greeted: false,
+            receive_bytes_max: RECEIVE_BYTES_MIN,
+            heard_ms: now_ms,
+            pinged_ms: None,
+            outgoing: VecDeque::new(),
+            next_call: 1,
+        }
+    }
+
+    /// This session's number.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// When the last frame came, in milliseconds of the caller's clock.
+    #[must_use]
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms
+    }
+
+    /// Takes one frame.
+    ///
+    /// # Errors
+    /// What the peer did wrong: send [`Self::refusal`] and close.
+    pub fn handle_frame(
+        &mut self,
+        (now_ms, wall_ms): (u64, u64),
+        frame: &Frame<'_>,
+        receiver: &mut Receiver,
+    ) -> Result<Option<SessionEvent>, PeerFault> {
+        self.heard_ms = now_ms;
+        self.pinged_ms = None;
+        let message = Message::decode(frame).map_err(|error| match error {
+            DecodeError::UnknownKind => PeerFault::UnknownKind,
+            DecodeError::Limit => PeerFault::TooLarge,
+            _ => PeerFault::Malformed,
+        })?;
+        let Some(message) = message else { return Ok(None) };
+        if !self.greeted && !matches!(message, Message::Hello(_) | Message::Ping(_)) {
+            return Err(PeerFault::OutOfPlace);
+        }
+        let entry = match message {
+            Message::Hello(hello) => return self.greet(wall_ms, &hello, receiver).map(Some),
+            Message::Chunk(chunk) => receiver.handle_chunk(self.epoch, &chunk, frame.body)?,
+            Message::Jump(jump) => receiver.handle_jump(self.epoch, &jump, frame.body)?,
+            Message::ChainMark(mark) => {
+                receiver.handle_chain_mark(self.epoch, (mark.lane, mark.seq, mark.chain))?;
+                None
+            }
+            Message::Ping(ping) => {
+                self.send(&Message::Pong(Pong { nonce: ping.nonce }));
+                None
+            }
+            Message::Pong(_) => None,
+            Message::Call(Call { call, method, body }) => {
+                return Ok(Some(SessionEvent::Called { call, method, body: body.to_vec() }));
+            }
+            Message::Reply(Reply { call, more, code, body }) => {
+                let body = body.to_vec();
+                return Ok(Some(SessionEvent::Replied { call, more, code, body }));
+            }
+            Message::HelloAck(_)
+            | Message::Ack(_)
+            | Message::Nack(_)
+            | Message::Resync(_)
+            | Message::Draining(_)
+            | Message::Refused(_)
+            | Message::Command(_)
+            | Message::Auth(_) => return Err(PeerFault::OutOfPlace),
+        };
+        Ok(entry.map(SessionEvent::Entry))
+    }
+
+    fn greet(
+        &mut self,
+        wall_ms: u64,
+        hello: &Hello<'_>,
+        receiver: &mut Receiver,
+    ) -> Result<SessionEvent, PeerFault> {
+        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
+            return Err(PeerFault::Version);
+        }
+        if (hello.receive_bytes_max as usize) < RECEIVE_BYTES_MIN {
+            return Err(PeerFault::Malformed);
+        }
+        self.receive_bytes_max = (hello.receive_bytes_max as usize).min(FRAME_BYTES_MAX);
+        let logs = receiver.handle_hello(self.epoch, hello)?;
+        let offerings = self.offerings.clone();
+        self.greeted = true;
+        self.send(&Message::HelloAck(HelloAck {
+            version: PROTOCOL_VERSION,
+            capabilities: heapless::Vec::new(),
+            server: offerings.server,
+            name: &offerings.name,
+            session_epoch: self.epoch,
+            server_ms: wall_ms,
+            receive_bytes_max: offerings.receive_bytes_max,
+            rows_max: offerings.rows_max,
+            logs,
+        }));
+        Ok(SessionEvent::Greeted(Greeting {
+            name: hello.name.into(),
+            os: hello.os.into(),
+            agent: hello.agent.into(),
+            boot: hello.boot,
+            collecting: hello.collecting,
+            memory: hello.memory,
+            last_command: hello.last_command,
+        }))
+    }
+
+    /// Lets time pass: pings a silent peer, gives up one that stays silent.
+    ///
+    /// # Errors
+    /// [`PeerFault::Idle`].
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), PeerFault> {
+        if now_ms >= self.heard_ms + IDLE_MS_MAX {
+            return Err(PeerFault::Idle);
+        }
+        if self.pinged_ms.is_none() && now_ms >= self.heard_ms + PING_MS {
+            self.pinged_ms = Some(now_ms);
+            self.send(&Message::Ping(Ping { nonce: now_ms }));
+        }
+        Ok(())
+    }
+
+    /// When [`Self::handle_timeout`] is due next, in milliseconds of the caller's clock.
+    #[must_use]
+    pub fn poll_timeout(&self) -> u64 {
+        let after = if self.pinged_ms.is_some() { IDLE_MS_MAX } else { PING_MS };
+        self.heard_ms + after
+    }
+
+    /// The next frame to send, or `None` when there is none.
+    pub fn poll_transmit(&mut self, receiver: &mut Receiver) -> Option<Vec<u8>> {
+        if let Some(frame) = self.outgoing.pop_front() {
+            return Some(frame);
+        }
+        if !self.greeted {
+            return None;
+        }
+        let message = match receiver.poll_message(self.epoch)? {
+            Offer::Nack(nack) => Message::Nack(nack),
+            Offer::Ack(ack) => Message::Ack(ack),
+            Offer::Resync(resync) => Message::Resync(resync),
+        };
+        frame_of(&message)
+    }
+
+    /// Whether another command or call may be given to this session.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.greeted && self.outgoing.len() < OUTGOING_MAX
+    }
+
+    /// Sends a command; the caller keeps it queued until its outcome or acceptance is known.
+    pub fn send_command(&mut self, command: Command) {
+        self.send(&Message::Command(command));
+    }
+
+    /// Asks the sensor; the answer comes as [`SessionEvent::Replied`] with the number given here.
+    pub fn call(&mut self, method: Method, body: &[u8]) -> u32 {
+        let call = self.next_call;
+        self.next_call = self.next_call.wrapping_add(1);
+        self.send(&Message::Call(Call { call, method, body }));
+        call
+    }
+
+    /// Answers a call of the sensor's, in as many parts as its receive bound asks for.
+    pub fn reply(&mut self, call: u32, code: Code, body: &[u8]) {
+        let part_max = self.receive_bytes_max.saturating_sub(64).max(1);
+        let mut parts = body.chunks(part_max).peekable();
+        if parts.peek().is_none() {
+            self.send(&Message::Reply(Reply { call, more: false, code, body: &[] }));
+        }
+        while let Some(part) = parts.next() {
+            let more = parts.peek().is_some();
+            self.send(&Message::Reply(Reply { call, more, code, body: part }));
+        }
+    }
+
+    /// Tells the sensor that this server is going away.
+    pub fn send_draining(&mut self, retry_after_ms: u32) {
+        self.send(&Message::Draining(Draining { retry_after_ms }));
+    }
+
+    /// The last frame before closing.
+    #[must_use]
+    pub fn refusal(fault: PeerFault, retry_after_ms: u32) -> Vec<u8> {
+        let refused = Refused { code: fault.code(), retry_after_ms, detail: fault.text() };
+        frame_of(&Message::Refused(refused)).unwrap_or_default()
+    }
+
+    /// Replies may go beyond the queue's bound: they are bounded by the calls under way.
+    fn send(&mut self, message: &Message<'_>) {
+        if let Some(frame) = frame_of(message) {
+            self.outgoing.push_back(frame);
+        }
+    }
+}
+
+fn frame_of(message: &Message<'_>) -> Option<Vec<u8>> {
+    let mut small = [0; 512];
+    if let Ok(length) = message.encode(&mut small) {
+        return Some(small[..length].to_vec());
+    }
+    let mut large = vec![0; FRAME_BYTES_MAX];
+    let length = message.encode(&mut large).ok()?;
+    large.truncate(length);
+    Some(large)
+}
