@@ -31,6 +31,6 @@ pub use envelope::{Damage, FORMAT_VERSION};
 pub use error::{Blame, Operation, StoreError};
 pub use memory::{MemoryDisk, MemoryStore};
 pub use parts::{part_key, split_parts};
-pub use store::{Direction, Entry, Scan, Store};
+pub use store::{Direction, Entry, Scan, Store, Visitor};
 pub use ticket::Ticket;
 pub use writer::{Refusal, Refused, Sink, StoreSink, Writer, WriterOptions};

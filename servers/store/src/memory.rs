@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::{Batch, Operation as BatchOperation};
 use crate::error::{Blame, Operation, StoreError};
-use crate::store::{Direction, Scan, Store};
+use crate::store::{Direction, Scan, Store, Visitor};
 
 type Before = (Vec<u8>, Option<Vec<u8>>);
 
@@ -179,11 +179,7 @@ impl Store for MemoryStore {
         Ok(sealed.is_some())
     }
 
-    fn scan_sealed(
-        &self,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan_sealed(&self, scan: &Scan<'_>, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         if scan.is_empty() {
             return Ok(());
         }

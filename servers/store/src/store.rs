@@ -69,6 +69,9 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// What a scan shows a key and a value to; it breaks to end the scan.
+pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered store of bounded keys and values, owned by one process.
 ///
 /// All methods block. Handles may be shared between threads; a batch is seen whole by `get`, while
@@ -100,11 +103,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the back end cannot read.
-    fn scan_sealed(
-        &self,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan_sealed(&self, scan: &Scan<'_>, visit: &mut Visitor<'_>) -> Result<(), StoreError>;
 
     /// The bytes that the store takes on disk (or in memory).
     ///
@@ -131,11 +130,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Blame::Value` names the key of a damaged value; what came before it was visited.
-    fn visit(
-        &self,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn visit(&self, scan: &Scan<'_>, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         let mut verdict = Ok(());
         self.scan_sealed(scan, &mut |key, sealed| match envelope::open(key, sealed) {
             Ok(payload) => visit(key, payload),

@@ -1,4 +1,5 @@
 //! Every back end passes the one suite. A case gets an empty place of its own.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use lapwing_store::suite::{CASES, Place, PowerCut};
 use lapwing_store::{DiskOptions, DiskStore, MemoryDisk, Store, StoreError};

@@ -2,6 +2,7 @@
 //! killed at any moment, and after reopening every reported entry is whole.
 //!
 //! What it does not show: a power cut. kill -9 leaves the operating system's cache intact.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! Group commit: durable before acknowledged, gathered while a flush runs, refused when full,
 //! stopped for good after a failed flush.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};

@@ -110,13 +110,15 @@ impl Journal {
     /// # Errors
     /// The refused append and why: a bound of it, a full queue, or a stopped journal. A lane beyond
     /// `HEADS_MAX` is refused by the ticket.
-    pub fn append(&self, append: Append) -> Result<Ticket<u64>, Refused<Append>> {
+    pub fn append(&self, append: Append) -> Result<Ticket<u64>, Box<Refused<Append>>> {
         if let Err(misuse) = check(&append) {
-            return Err(Refused { item: append, why: Refusal::Misuse(misuse) });
+            return Err(Box::new(Refused { item: append, why: Refusal::Misuse(misuse) }));
         }
         self.writer.submit(Command::Append(append)).map_err(|refused| match refused.item {
-            Command::Append(item) => Refused { item, why: refused.why },
-            Command::ForgetHead(_) | Command::DropPartitions(_) => unreachable_command(),
+            Command::Append(item) => Box::new(Refused { item, why: refused.why }),
+            Command::ForgetHead(_) | Command::DropPartitions(_) => {
+                unreachable!("a writer gives back the item that it was given")
+            }
         })
     }
 
@@ -295,8 +297,4 @@ fn check(append: &Append) -> Result<(), Misuse> {
     } else {
         Ok(())
     }
-}
-
-fn unreachable_command() -> Refused<Append> {
-    unreachable!("a writer returns the item that it was given")
 }

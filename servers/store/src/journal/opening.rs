@@ -26,6 +26,9 @@ use crate::store::{Scan, Store};
 
 const FIRST_COMMIT_ID: u64 = 1;
 
+/// A partition with the record that makes it count.
+type Complete = (Partition, Meta);
+
 pub(crate) fn open(
     partitions: Arc<dyn Partitions>,
     options: &JournalOptions,
@@ -57,7 +60,7 @@ pub(crate) fn open(
 fn newest_complete(
     partitions: &dyn Partitions,
     listed: &[u64],
-) -> Result<(Option<(Partition, Meta)>, Vec<u64>), StoreError> {
+) -> Result<(Option<Complete>, Vec<u64>), StoreError> {
     let mut incomplete = Vec::new();
     for first in listed.iter().rev() {
         match partitions.open(*first) {
@@ -104,7 +107,7 @@ fn read_table(store: &dyn Store) -> Result<BTreeMap<u64, PartitionRecord>, Store
     })
 }
 
-fn check_successor((newest, _): &(Partition, Meta)) -> Result<(), StoreError> {
+fn check_successor((newest, _): &Complete) -> Result<(), StoreError> {
     match read_table(&*newest.store)?.last_key_value() {
         Some((first, _)) if *first > newest.first => {
             let what = format!("partition {first:016x}, which follows, is gone or lost its record");
@@ -139,7 +142,7 @@ fn create(
 
 fn reopen(
     partitions: Arc<dyn Partitions>,
-    (newest, before): (Partition, Meta),
+    (newest, before): Complete,
     listed: &[u64],
     options: &JournalOptions,
 ) -> Result<JournalSink, StoreError> {

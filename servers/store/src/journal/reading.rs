@@ -265,18 +265,16 @@ pub(crate) fn log_range(
 /// The last commit of `log` that may belong to a segment up to `segment`.
 fn last_commit_of(shared: &Shared, log: &LogKey, segment: u64) -> Result<Option<u64>, StoreError> {
     let head = head(shared, &log.lane)?.filter(|head| head.log == log.log);
-    if let Some(head) = &head {
-        if head.segment <= segment {
-            return Ok(Some(head.last_commit));
-        }
+    if let Some(head) = head.as_ref().filter(|head| head.segment <= segment) {
+        return Ok(Some(head.last_commit));
     }
     // The next segment's opening entry is linked to the last entry of the segment that is asked
     // for; walking starts at the opening entry itself, which the range then leaves out.
     let later = segment.checked_add(1).filter(|later| *later != SEGMENT_END);
-    if let Some(later) = later {
-        if let Some((_, opened)) = segments(shared, log, later, 1)?.first() {
-            return Ok(Some(*opened));
-        }
+    if let Some(later) = later
+        && let Some((_, opened)) = segments(shared, log, later, 1)?.first()
+    {
+        return Ok(Some(*opened));
     }
     if let Some(head) = head {
         return Ok(Some(head.last_commit));

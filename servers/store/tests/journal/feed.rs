@@ -68,7 +68,10 @@ fn a_partition_ends_at_its_bytes_too_and_never_for_a_clock_that_goes_back() {
     assert_eq!(firsts(&journal), [1]);
     (0..8).for_each(|_| assert!(commit(&journal, append(1, 1, 5)) > 0));
     let firsts = firsts(&journal);
-    assert!(firsts.len() == 3 && firsts.windows(2).all(|pair| pair[1] - pair[0] < 10), "{firsts:?}");
+    assert!(
+        firsts.len() == 3 && firsts.windows(2).all(|pair| pair[1] - pair[0] < 10),
+        "{firsts:?}"
+    );
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn what_is_too_long_is_given_back() {
         (Append { head: vec![0; 1025], ..append(1, 1, 0) }, Misuse::HeadTooLong(1025)),
         (append(1, u64::MAX, 0), Misuse::SegmentReserved),
     ] {
-        let refused = journal.append(item.clone()).unwrap_err();
+        let refused = *journal.append(item.clone()).unwrap_err();
         assert!(refused.item == item && refused.why == Refusal::Misuse(misuse));
     }
     assert_eq!(commit(&journal, append(1, 1, 0)), 1);

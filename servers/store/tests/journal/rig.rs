@@ -7,7 +7,7 @@ use lapwing_store::journal::{
     Append, DirectoryPartitions, Incarnation, Journal, JournalOptions, LaneKey, LogKey,
     MemoryPartitions, Partitions,
 };
-use lapwing_store::{Batch, DiskOptions, Scan, Store, StoreError};
+use lapwing_store::{Batch, DiskOptions, Scan, Store, StoreError, Visitor};
 
 pub(crate) const DAY_MS: u64 = 86_400_000;
 pub(crate) const INCARNATION: [u8; 16] = [0xab; 16];
@@ -131,11 +131,7 @@ impl Store for CountedStore {
         self.inner.read_sealed(key, visit)
     }
 
-    fn scan_sealed(
-        &self,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> std::ops::ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan_sealed(&self, scan: &Scan<'_>, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
         self.inner.scan_sealed(scan, visit)
     }
 
