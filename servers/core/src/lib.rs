@@ -9,3 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod decode;
+pub mod delivery;
+pub mod evidence;
+pub mod graph;
+pub mod intel_cache;
+pub mod query;
+pub mod view;
