@@ -1,7 +1,7 @@
 //! Who may begin a handshake: a token bucket for each network, and a share of the handshake slots.
 //!
-//! Pure: `now` is an argument, nothing is read or written. Invariants: memory is bounded by `SOURCES_MAX`; a
-//! network that is refused is refused before any TLS work.
+//! Pure: `now` is an argument, nothing is read or written. Invariants: memory is bounded by
+//! `SOURCES_MAX`; a network that is refused is refused before any TLS work.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,7 +1,7 @@
 //! The one place of a server that reads a clock.
 //!
-//! Cores take `now` as an argument; shells take it from here. Wall time orders nothing: it is shown and compared
-//! with certificates. Monotonic time measures.
+//! Cores take `now` as an argument; shells take it from here. Wall time orders nothing: it is shown
+//! and compared with certificates. Monotonic time measures.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

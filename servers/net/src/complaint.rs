@@ -1,6 +1,8 @@
-//! Log lines about misbehaving peers, at a bounded rate: an attacker must not fill the disk by misbehaving.
+//! Log lines about misbehaving peers, at a bounded rate: an attacker must not fill the disk by
+//! misbehaving.
 //!
-//! Pure but for the logging itself. Invariant: what is not logged is counted, and the count is logged.
+//! Pure but for the logging itself. Invariant: what is not logged is counted, and the count is
+//! logged.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,8 @@
-//! Writes small files so that after a power cut the old or the new content is there, never half of it.
+//! Writes small files so that after a power cut the old or the new content is there, never half of
+//! it.
 //!
-//! Not here: stores. Invariant: the file appears under its name only when its bytes are on the disk.
+//! Not here: stores. Invariant: the file appears under its name only when its bytes are on the
+//! disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};

@@ -1,6 +1,7 @@
 //! Bytes as lower-case hexadecimal text and back.
 //!
-//! Not here: meaning. Invariant: decoding accepts exactly what encoding prints, so an id has one spelling.
+//! Not here: meaning. Invariant: decoding accepts exactly what encoding prints, so an id has one
+//! spelling.
 
 use std::fmt::Write as _;
 

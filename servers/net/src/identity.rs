@@ -1,7 +1,7 @@
 //! Who a peer is: the URI `lapwing://DEPLOYMENT/ROLE/ID` in its certificate.
 //!
-//! Not here: whether the certificate is to be believed (tls/). Invariants: an identity has one spelling; a
-//! certificate has exactly one such URI or it has no identity.
+//! Not here: whether the certificate is to be believed (tls/). Invariants: an identity has one
+//! spelling; a certificate has exactly one such URI or it has no identity.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,13 +1,16 @@
-//! The shell that every server shares: configuration, identity, TLS planes, listeners, peer calls, HTTP, metrics.
+//! The shell that every server shares: configuration, identity, TLS planes, listeners, peer calls,
+//! HTTP, metrics.
 //!
-//! Not here: what any one server does, and state machines (`lapwing-server-core`). This crate is impure by trade:
-//! it holds the clock, the sockets and the randomness that the cores are handed as arguments.
+//! Not here: what any one server does, and state machines (`lapwing-server-core`). This crate is
+//! impure by trade: it holds the clock, the sockets and the randomness that the cores are handed as
+//! arguments.
 //!
-//! Reading order: [`config`], [`identity`], [`authority`], [`tls`], [`listener`], then [`peer`] and [`http`] for
-//! what is spoken on a connection.
+//! Reading order: [`config`], [`identity`], [`authority`], [`tls`], [`listener`], then [`peer`] and
+//! [`http`] for what is spoken on a connection.
 //!
-//! Invariants: TLS 1.3 alone, one crypto provider (ring), smol alone; a peer is who its certificate says; every
-//! bound stands in [`limits`]; a peer that misbehaves loses its own connection and nothing else.
+//! Invariants: TLS 1.3 alone, one crypto provider (ring), smol alone; a peer is who its certificate
+//! says; every bound stands in [`limits`]; a peer that misbehaves loses its own connection and
+//! nothing else.
 #![forbid(unsafe_code)]
 
 pub mod admission;

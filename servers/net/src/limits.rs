@@ -7,35 +7,41 @@ use std::time::Duration;
 /// Bounds of one listener. Tests lower them; an operator changes some in `[server.limits]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// Connections at once. At about 12 KiB each the default costs 240 MiB. One more is closed before its
-    /// handshake, counted and logged.
+    /// Connections at once. At about 12 KiB each the default costs 240 MiB. One more is closed
+    /// before its handshake, counted and logged.
     pub connections_max: usize,
-    /// Handshakes at once: each may cost a millisecond of CPU and 40 KiB. At the bound the listener accepts no
-    /// more for up to `handshake_wait`, so the kernel's backlog holds the rest; then the newest is closed.
+    /// Handshakes at once: each may cost a millisecond of CPU and 40 KiB. At the bound the listener
+    /// accepts no more for up to `handshake_wait`, so the kernel's backlog holds the rest; then the
+    /// newest is closed.
     pub handshakes_max: usize,
-    /// Handshakes at once from one network, so that no single one can fill `handshakes_max`. One more is closed.
+    /// Handshakes at once from one network, so that no single one can fill `handshakes_max`. One
+    /// more is closed.
     pub source_handshakes_max: usize,
     /// How long a new connection may wait for a handshake slot.
     pub handshake_wait: Duration,
     /// A whole handshake; then the connection is closed.
     pub handshake_time: Duration,
-    /// Bytes a peer may send before its handshake is done; one more closes the connection.
+    /// Bytes of a peer's handshake. The last read of it may go on into what follows, for which
+    /// [`HANDSHAKE_OVERREAD_BYTES`] are granted; one more byte closes the connection.
     pub handshake_bytes_max: u64,
-    /// New connections a second from one network (/24 of IPv4, /64 of IPv6), on average; above it and the burst
-    /// they are closed before the handshake.
+    /// New connections a second from one network (/24 of IPv4, /64 of IPv6), on average; above it
+    /// and the burst they are closed before the handshake.
     pub source_rate_per_s: u32,
-    /// New connections at a stroke from one network: an office behind one address, all restarting at once.
+    /// New connections at a stroke from one network: an office behind one address, all restarting
+    /// at once.
     pub source_burst: u32,
     /// Whether this machine's own loopback counts as a network with those bounds.
     pub loopback: LoopbackSources,
-    /// After shutdown begins: how long connections may take to end by themselves before they are cut.
+    /// After shutdown begins: how long connections may take to end by themselves before they are
+    /// cut.
     pub drain_time: Duration,
 }
 
 /// How connections from the loopback address are bounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopbackSources {
-    /// They are exempt from the bounds by network: a proxy, or all of `lapwing up`, stands behind that address.
+    /// They are exempt from the bounds by network: a proxy, or all of `lapwing up`, stands behind
+    /// that address.
     Exempt,
     /// They are bounded like any network.
     Bounded,
@@ -58,11 +64,18 @@ impl Default for ListenerLimits {
     }
 }
 
-/// Networks whose rate is remembered: 4,096 x about 64 bytes. At the bound those that are idle are forgotten; when
-/// none is idle, new networks share one bucket, so an attacker with many addresses slows only newcomers.
+/// What the last read of a handshake may hold beyond it: the TLS library reads on until a record is
+/// whole, and a client may send its first full record (16 KiB and some) in one breath with the end
+/// of its handshake.
+pub const HANDSHAKE_OVERREAD_BYTES: u64 = 2 * (16_384 + 256 + 5);
+
+/// Networks whose rate is remembered: 4,096 x about 64 bytes. At the bound those that are idle are
+/// forgotten; when none is idle, new networks share one bucket, so an attacker with many addresses
+/// slows only newcomers.
 pub const SOURCES_MAX: usize = 4_096;
 
-/// Log lines about misbehaving peers in each period of [`COMPLAINT_PERIOD`]; the rest are counted and summed up.
+/// Log lines about misbehaving peers in each period of [`COMPLAINT_PERIOD`]; the rest are counted
+/// and summed up.
 pub const COMPLAINTS_MAX: u32 = 20;
 /// See [`COMPLAINTS_MAX`].
 pub const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
@@ -81,17 +94,20 @@ pub const HTTP_ANSWER_TIME: Duration = Duration::from_secs(60);
 pub const HTTP_BODY_TIME: Duration = Duration::from_secs(30);
 /// Streams at once on one h2 connection.
 pub const HTTP_STREAMS_MAX: u32 = 64;
-/// Bytes of one answer that our own HTTP client takes: an events export streams, all else is far smaller.
+/// Bytes of one answer that our own HTTP client takes: an events export streams, all else is far
+/// smaller.
 pub const HTTP_ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Frames waiting to be written on one peer connection, at most 64 KiB each; a reply then waits for room.
+/// Frames waiting to be written on one peer connection, at most 64 KiB each; a reply then waits for
+/// room.
 pub const SEND_FRAMES_MAX: usize = 16;
 /// How long a peer may leave our bytes unread, on any plane, before its connection is closed.
 pub const WRITE_STALL_TIME: Duration = Duration::from_secs(30);
-/// How long the calls under way on a peer connection may still take when the server shuts down. Calls can be made
-/// again, so none is worth a slow restart.
+/// How long the calls under way on a peer connection may still take when the server shuts down.
+/// Calls can be made again, so none is worth a slow restart.
 pub const PEER_DRAIN_TIME: Duration = Duration::from_secs(2);
-/// How long HTTP answers may still take when the server shuts down; an event stream never ends by itself.
+/// How long HTTP answers may still take when the server shuts down; an event stream never ends by
+/// itself.
 pub const HTTP_DRAIN_TIME: Duration = Duration::from_secs(2);
 /// A begun frame must be whole after this long: a peer that drips is closed.
 pub const FRAME_TIME: Duration = Duration::from_secs(30);

@@ -1,8 +1,9 @@
-//! Accepts connections, bounds them before any TLS work, chooses the plane, and hands each to a handler.
+//! Accepts connections, bounds them before any TLS work, chooses the plane, and hands each to a
+//! handler.
 //!
-//! Not here: what is spoken on a plane. Invariants: bounds come before the handshake; a peer that misbehaves, or a
-//! handler that panics, ends its own connection and is logged with source and reason; on shutdown no connection is
-//! accepted any more, and those that stand get `drain_time`.
+//! Not here: what is spoken on a plane. Invariants: bounds come before the handshake; a peer that
+//! misbehaves, or a handler that panics, ends its own connection and is logged with source and
+//! reason; on shutdown no connection is accepted any more, and those that stand get `drain_time`.
 
 use std::fmt;
 use std::future::Future;
@@ -21,14 +22,15 @@ use crate::admission::{Admission, Admitted, SourceKey};
 use crate::clock;
 use crate::complaint::Complaints;
 use crate::identity::PeerIdentity;
-use crate::limits::ListenerLimits;
+use crate::limits::{HANDSHAKE_OVERREAD_BYTES, ListenerLimits};
 use crate::metrics::ListenerMetrics;
 use crate::runtime::Executor;
 use crate::shutdown::{self, Shutdown};
 use crate::socket::Socket;
 use crate::tls::{Choice, HandshakeError, PeerMismatch, Plane, ServerPlanes, key_digest};
 
-/// What ends a connection for cause. The text is logged, so it names the cause and carries nothing secret.
+/// What ends a connection for cause. The text is logged, so it names the cause and carries nothing
+/// secret.
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection whose handshake is done.
@@ -49,8 +51,8 @@ pub struct Connection {
 
 /// What does the speaking on connections.
 pub trait Handler: Send + Sync + 'static {
-    /// Speaks on one connection until it ends. An `Err` is the peer's fault and is logged as such; a peer that
-    /// goes away is none.
+    /// Speaks on one connection until it ends. An `Err` is the peer's fault and is logged as such;
+    /// a peer that goes away is none.
     fn handle(&self, connection: Connection) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
@@ -265,7 +267,8 @@ async fn accept_one<H: Handler>(socket: &Async<TcpListener>, shared: &Arc<Shared
     executor.spawn(task).detach();
 }
 
-/// One connection from its first byte to its end. Nothing that happens here reaches another connection.
+/// One connection from its first byte to its end. Nothing that happens here reaches another
+/// connection.
 async fn connection<H: Handler>(
     shared: Arc<Shared<H>>,
     stream: Async<TcpStream>,
@@ -280,7 +283,8 @@ async fn connection<H: Handler>(
     drop(slot);
     let plane = connection.plane;
     metrics.opened(plane);
-    let served = AssertUnwindSafe(shared.handler.handle(connection)).catch_unwind().await;
+    let served =
+        AssertUnwindSafe(async { shared.handler.handle(connection).await }).catch_unwind().await;
     metrics.closed(plane);
     match served {
         Ok(Ok(())) => {}
@@ -299,7 +303,8 @@ async fn accept_tls<H: Handler>(
 ) -> Result<Connection, HandshakeError> {
     let handshake = async {
         let mut socket = Socket::new(stream).map_err(|error| HandshakeError::from_io(&error))?;
-        socket.set_read_budget(Some(shared.context.limits.handshake_bytes_max));
+        let budget = shared.context.limits.handshake_bytes_max + HANDSHAKE_OVERREAD_BYTES;
+        socket.set_read_budget(Some(budget));
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket)
             .await
             .map_err(|error| HandshakeError::from_io(&error))?;

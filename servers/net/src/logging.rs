@@ -1,8 +1,8 @@
 //! The log: one line a record on standard error, `TIME LEVEL TARGET MESSAGE`.
 //!
-//! Not here: what is worth logging. Invariants: a record is one line whatever it contains (control and
-//! direction-changing characters are escaped, since messages carry what peers sent); a lost line never stops the
-//! server.
+//! Not here: what is worth logging. Invariants: a record is one line whatever it contains (control
+//! and direction-changing characters are escaped, since messages carry what peers sent); a lost
+//! line never stops the server.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -19,11 +19,13 @@ pub const LEVEL_VARIABLE: &str = "LAPWING_LOG";
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 struct StandardError {
-    // Written in one call each, but two processes' lines may still meet in one terminal; within one they do not.
+    // Written in one call each, but two processes' lines may still meet in one terminal; within one
+    // they do not.
     line: Mutex<String>,
 }
 
-/// Starts logging at `configured`, or at the level in `LAPWING_LOG`. A second call changes the level only.
+/// Starts logging at `configured`, or at the level in `LAPWING_LOG`. A second call changes the
+/// level only.
 pub fn start(configured: LevelFilter) {
     let level =
         std::env::var(LEVEL_VARIABLE).ok().and_then(|text| text.parse().ok()).unwrap_or(configured);
@@ -72,7 +74,8 @@ fn format_line(line: &mut String, unix_ms: u64, level: &str, target: &str, messa
     line.push('\n');
 }
 
-/// The text with everything escaped that could end a line, drive a terminal or turn the reading direction.
+/// The text with everything escaped that could end a line, drive a terminal or turn the reading
+/// direction.
 #[must_use]
 pub fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
@@ -104,8 +107,8 @@ pub fn utc_time(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
-/// Days since 1970 as (year, month, day), by the 400-year cycle of the Gregorian calendar counted from a first of
-/// March, so that the leap day is a year's last.
+/// Days since 1970 as (year, month, day), by the 400-year cycle of the Gregorian calendar counted
+/// from a first of March, so that the leap day is a year's last.
 fn civil_date(days: u64) -> (u64, u64, u64) {
     let from_march_0000 = days + 719_468;
     let cycle = from_march_0000 / 146_097;

@@ -1,7 +1,8 @@
 //! Counts for the operator: a Prometheus registry, and the routes `/metrics` and `/healthz`.
 //!
-//! Not here: a role's own metrics (it registers them). Invariants: labels take values from fixed sets, never from
-//! what a peer sent; `/metrics` needs the token; `/healthz` tells a stranger no more than "up" or "down".
+//! Not here: a role's own metrics (it registers them). Invariants: labels take values from fixed
+//! sets, never from what a peer sent; `/metrics` needs the token; `/healthz` tells a stranger no
+//! more than "up" or "down".
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +32,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers a role's metrics. Give names without the prefix and, for counters, without `_total`.
+    /// Registers a role's metrics. Give names without the prefix and, for counters, without
+    /// `_total`.
     pub fn register(&self, register: impl FnOnce(&mut Registry)) {
         register(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -10,10 +10,11 @@ use crate::shutdown::{self, Shutdown, ShutdownTrigger};
 /// What tasks are spawned on; shared by everything in one server.
 pub type Executor = Arc<smol::Executor<'static>>;
 
-/// Runs a server's main future on an executor with `threads` threads (the caller's is one of them) until it ends.
+/// Runs a server's main future on an executor with `threads` threads (the caller's is one of them)
+/// until it ends.
 ///
-/// The future gets the executor, and the trigger and the signal of its shutdown. Tasks that still run when it ends
-/// are dropped.
+/// The future gets the executor, and the trigger and the signal of its shutdown. Tasks that still
+/// run when it ends are dropped.
 pub fn run<T, F>(threads: usize, main: impl FnOnce(Executor, ShutdownTrigger, Shutdown) -> F) -> T
 where
     F: Future<Output = T>,

@@ -1,7 +1,7 @@
 //! One signal that everything waits for: "end in good order".
 //!
-//! Not here: how long the end may take (listener.rs). Invariants: once begun, a shutdown stays begun; waiting is
-//! free of polling; no `unsafe`.
+//! Not here: how long the end may take (listener.rs). Invariants: once begun, a shutdown stays
+//! begun; waiting is free of polling; no `unsafe`.
 
 use std::convert::Infallible;
 use std::io;
@@ -47,8 +47,8 @@ impl ShutdownTrigger {
     }
 }
 
-/// Waits for SIGINT or SIGTERM, then begins the shutdown. A second signal ends the process at once, for whoever
-/// does not want to wait for the drain.
+/// Waits for SIGINT or SIGTERM, then begins the shutdown. A second signal ends the process at once,
+/// for whoever does not want to wait for the drain.
 ///
 /// # Errors
 /// The handlers cannot be installed.

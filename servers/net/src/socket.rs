@@ -1,7 +1,7 @@
 //! A TCP socket that counts its bytes and can bound what it reads.
 //!
-//! Not here: TLS. Invariants: small frames go out at once (no Nagle); while a budget is set, not one byte more than
-//! it is read; a peer that reads nothing for `WRITE_STALL_TIME` fails the write.
+//! Not here: TLS. Invariants: small frames go out at once (no Nagle); while a budget is set, not
+//! one byte more than it is read; a peer that reads nothing for `WRITE_STALL_TIME` fails the write.
 
 use std::fmt;
 use std::future::Future as _;
@@ -45,7 +45,8 @@ impl Socket {
         Self::new(Async::<TcpStream>::connect(address).await?)
     }
 
-    /// Bounds what may be read from now on; `None` lifts the bound. Reading beyond it fails with [`BudgetSpent`].
+    /// Bounds what may be read from now on; `None` lifts the bound. Reading beyond it fails with
+    /// [`BudgetSpent`].
     pub fn set_read_budget(&mut self, bytes: Option<u64>) {
         self.budget = bytes;
     }

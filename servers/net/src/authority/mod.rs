@@ -1,8 +1,8 @@
 //! Certificate authorities: the organisation's, and the vendor's root.
 //!
-//! Not here: who may get a certificate (the Registration server decides) and revocation. Invariants: an authority's
-//! key is used in this module and nowhere else; a certificate's subject and names are the authority's words, of a
-//! request only the public key is taken.
+//! Not here: who may get a certificate (the Registration server decides) and revocation.
+//! Invariants: an authority's key is used in this module and nowhere else; a certificate's subject
+//! and names are the authority's words, of a request only the public key is taken.
 
 mod error;
 
@@ -24,7 +24,8 @@ pub use error::AuthorityError;
 use crate::durable_file::{self, Access};
 use crate::identity::PeerIdentity;
 
-/// A certificate is valid from this long before it is made, so that a machine whose clock is behind can use it.
+/// A certificate is valid from this long before it is made, so that a machine whose clock is behind
+/// can use it.
 pub const BACKDATE: Duration = Duration::from_secs(24 * 3600);
 
 /// The largest signing request that is looked at, in bytes; one with a P-384 key has under 500.
@@ -33,7 +34,8 @@ pub const REQUEST_BYTES_MAX: usize = 2048;
 /// What a certificate may be used for.
 #[derive(Debug, Clone, Copy)]
 pub enum Usage<'a> {
-    /// A server that also calls others: both extended usages, and the names and addresses it serves on.
+    /// A server that also calls others: both extended usages, and the names and addresses it serves
+    /// on.
     Server(&'a [ServedName]),
     /// A client alone.
     Client,
@@ -53,6 +55,14 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate for a key that its owner keeps.
+pub struct SignedCertificate {
+    /// As it travels.
+    pub der: Vec<u8>,
+    /// As it stands in a file.
+    pub pem: String,
 }
 
 /// A certificate with its key, both PEM.
@@ -156,12 +166,13 @@ impl Authority {
         Ok(Leaf { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
-    /// Signs the public key of a PKCS #10 request (DER) for `subject`; whatever else the request asks for is not
-    /// looked at. The request's own signature must hold, so that nobody gets a certificate for another's key.
-    /// Returns the certificate, DER.
+    /// Signs the public key of a PKCS #10 request (DER) for `subject`; whatever else the request
+    /// asks for is not looked at. The request's own signature must hold, so that nobody gets a
+    /// certificate for another's key.
     ///
     /// # Errors
-    /// The request is too long, cannot be read, has a wrong signature or a kind of key that is not taken.
+    /// The request is too long, cannot be read, has a wrong signature or a kind of key that is not
+    /// taken.
     pub fn sign_request(
         &self,
         now_unix_ms: u64,
@@ -169,12 +180,12 @@ impl Authority {
         subject: &PeerIdentity,
         usage: Usage<'_>,
         validity: Duration,
-    ) -> Result<Vec<u8>, AuthorityError> {
+    ) -> Result<SignedCertificate, AuthorityError> {
         let key = key_of_request(request)?;
         let certificate = leaf_parameters(now_unix_ms, subject, usage, validity)?
             .signed_by(&key, &self.issuer)
             .map_err(AuthorityError::making)?;
-        Ok(certificate.der().to_vec())
+        Ok(SignedCertificate { der: certificate.der().to_vec(), pem: certificate.pem() })
     }
 }
 

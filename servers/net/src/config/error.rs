@@ -1,4 +1,5 @@
-//! What is wrong with a configuration file, in the words an operator needs: file, line, key, problem, remedy.
+//! What is wrong with a configuration file, in the words an operator needs: file, line, key,
+//! problem, remedy.
 //!
 //! Not here: finding the line (locate.rs). Invariant: every error carries a remedy.
 
@@ -182,7 +183,8 @@ fn nearest<'a>(unknown: &str, known: &'a [String]) -> Option<&'a str> {
     (near || within).then_some(best.as_str())
 }
 
-/// Levenshtein's distance by one row; configuration keys are short, so the square cost does not matter.
+/// Levenshtein's distance by one row; configuration keys are short, so the square cost does not
+/// matter.
 fn edit_distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -1,4 +1,5 @@
-//! Where in a TOML file a key stands: from a byte span to (line, dotted key), and from a dotted key to its line.
+//! Where in a TOML file a key stands: from a byte span to (line, dotted key), and from a dotted key
+//! to its line.
 //!
 //! Not here: words for the operator (error.rs). Invariant: lines count from 1.
 

@@ -1,8 +1,9 @@
 //! Configuration files: TOML, one file a server, every mistake named by file, line, key and remedy.
 //!
-//! Not here: defaults of a role's own section (they live with the role) and anything that opens a socket.
-//! Invariants: an unknown key is refused, never ignored; a relative path means "relative to the folder of the
-//! configuration file"; a secret never stands in the file itself but in a file that it names.
+//! Not here: defaults of a role's own section (they live with the role) and anything that opens a
+//! socket. Invariants: an unknown key is refused, never ignored; a relative path means "relative to
+//! the folder of the configuration file"; a secret never stands in the file itself but in a file
+//! that it names.
 
 mod error;
 mod locate;
@@ -27,14 +28,15 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The configuration of one role: its own sections beside the common `[server]`.
 ///
-/// Derive `serde::Deserialize` with `#[serde(deny_unknown_fields)]` on every struct of it: that is what lets
-/// [`load`] refuse a misspelt key and name its nearest neighbour.
+/// Derive `serde::Deserialize` with `#[serde(deny_unknown_fields)]` on every struct of it: that is
+/// what lets [`load`] refuse a misspelt key and name its nearest neighbour.
 pub trait Config: DeserializeOwned {
     /// The roles that such a file may configure; one, but for the two threat intelligence servers.
     const ROLES: &'static [Role];
 
-    /// A complete file with a comment above every key. A key that may be left out is written `#key = value`
-    /// (no blank after `#`), prose is written `# like this`. [`check_example`] holds it to that.
+    /// A complete file with a comment above every key. A key that may be left out is written `#key
+    /// = value` (no blank after `#`), prose is written `# like this`. [`check_example`] holds it to
+    /// that.
     const EXAMPLE: &'static str;
 
     /// The common section.
@@ -61,7 +63,8 @@ pub fn load<T: Config>(path: &Path) -> Result<T, ConfigError> {
     parse(path, &text)
 }
 
-/// As [`load`], for text already read; `file` names it in errors and its folder anchors relative paths.
+/// As [`load`], for text already read; `file` names it in errors and its folder anchors relative
+/// paths.
 ///
 /// # Errors
 /// As [`load`], but for reading.
@@ -106,8 +109,8 @@ pub fn role_of(path: &Path) -> Result<Role, ConfigError> {
     })
 }
 
-/// For a role's tests: its example parses, every key has a comment above it, and so it is with every optional key
-/// (`#key = value`) put in force.
+/// For a role's tests: its example parses, every key has a comment above it, and so it is with
+/// every optional key (`#key = value`) put in force.
 ///
 /// # Errors
 /// What is wrong with the example, in words.

@@ -1,7 +1,8 @@
 //! Sizes and periods as people write them: `"64 KiB"`, `"5 s"`, `"24h"`.
 //!
-//! Not here: clocks. Invariants: a unit is always written; binary units only, so that nobody has to guess whether
-//! a kilobyte has 1000 or 1024 bytes; what `Display` prints parses back to the same value.
+//! Not here: clocks. Invariants: a unit is always written; binary units only, so that nobody has to
+//! guess whether a kilobyte has 1000 or 1024 bytes; what `Display` prints parses back to the same
+//! value.
 
 use std::fmt;
 use std::str::FromStr;

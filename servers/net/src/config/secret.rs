@@ -1,5 +1,6 @@
-//! Secrets by file: a configuration names the file, this reads it, refuses it where others could read it too, and
-//! keeps it out of every log line. Also digests of bearer tokens, which are no secrets.
+//! Secrets by file: a configuration names the file, this reads it, refuses it where others could
+//! read it too, and keeps it out of every log line. Also digests of bearer tokens, which are no
+//! secrets.
 //!
 //! Invariant: `Debug` of a [`Secret`] shows nothing of it.
 
@@ -91,7 +92,8 @@ impl TokenDigest {
         Ok(Self(digest))
     }
 
-    /// Whether `token` has this digest. Compares digests, each byte always, so that the time tells nothing.
+    /// Whether `token` has this digest. Compares digests, each byte always, so that the time tells
+    /// nothing.
     #[must_use]
     pub fn matches(&self, token: &str) -> bool {
         let other = Self::of(token);

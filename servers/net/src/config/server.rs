@@ -30,7 +30,8 @@ pub struct Server {
     pub listen: Vec<SocketAddr>,
     /// Certificate, key and the authorities to trust.
     pub tls: Tls,
-    /// A file with the SHA-256, in hexadecimal, of the token that may read the metrics. Without it nobody may.
+    /// A file with the SHA-256, in hexadecimal, of the token that may read the metrics. Without it
+    /// nobody may.
     #[serde(default)]
     pub metrics_token_file: Option<PathBuf>,
     /// The least important level that is logged. The environment's `LAPWING_LOG` goes before it.

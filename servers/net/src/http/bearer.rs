@@ -1,7 +1,7 @@
 //! Bearer tokens in the `Authorization` header.
 //!
-//! Not here: where tokens come from and what they allow. Invariants: a server keeps only the digest; comparing takes
-//! the same time whatever differs.
+//! Not here: where tokens come from and what they allow. Invariants: a server keeps only the
+//! digest; comparing takes the same time whatever differs.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};

@@ -1,7 +1,7 @@
 //! A request's body with a bound in bytes and in time.
 //!
-//! Not here: the answer to who breaks a bound. Invariant: a body that drips or swells fails; it never waits for
-//! ever and never fills the memory.
+//! Not here: the answer to who breaks a bound. Invariant: a body that drips or swells fails; it
+//! never waits for ever and never fills the memory.
 
 use std::fmt;
 use std::future::Future as _;

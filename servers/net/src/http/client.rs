@@ -1,7 +1,7 @@
 //! A small HTTPS client: one authority pinned, IP addresses allowed, one request a connection.
 //!
-//! Not here: cookies, redirects, proxies, pooling. Invariants: the server is known by its authority and the URI in
-//! its certificate; answers are bounded in bytes, and in time up to their head.
+//! Not here: cookies, redirects, proxies, pooling. Invariants: the server is known by its authority
+//! and the URI in its certificate; answers are bounded in bytes, and in time up to their head.
 
 use std::fmt;
 use std::future::Future;

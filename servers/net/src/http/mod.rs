@@ -1,7 +1,8 @@
-//! HTTP over our TLS streams: an axum router served by hyper, and a small client for tools and tests.
+//! HTTP over our TLS streams: an axum router served by hyper, and a small client for tools and
+//! tests.
 //!
-//! Not here: routes (metrics.rs and the WebApp have them), pages, sessions. Invariants: head, body and time of a
-//! request are bounded before a route sees it; no runtime but smol.
+//! Not here: routes (metrics.rs and the WebApp have them), pages, sessions. Invariants: head, body
+//! and time of a request are bounded before a route sees it; no runtime but smol.
 
 pub mod bearer;
 mod body;

@@ -1,12 +1,11 @@
 //! Serves an axum router on one connection, HTTP/1.1 or h2 by what the TLS handshake agreed on.
 //!
-//! Not here: accepting (listener.rs). Invariants: no request waits for ever; a request that breaks a bound is
-//! answered where that is possible and closed where it is not.
+//! Not here: accepting (listener.rs). Invariants: no request waits for ever; a request that breaks
+//! a bound is answered where that is possible and closed where it is not.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;

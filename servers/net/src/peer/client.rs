@@ -1,8 +1,10 @@
-//! The calling end: one connection to a server, kept and made again, with many calls under way on it.
+//! The calling end: one connection to a server, kept and made again, with many calls under way on
+//! it.
 //!
-//! Not here: what to call. Invariants: a call ends by its own time whatever the connection does; at most
-//! `CALLS_MAX` calls are under way and `CALLS_WAITING_MAX` wait; attempts to connect are spread by full jitter, so
-//! that a restarted server is not met by all at the same moment; nothing is called twice.
+//! Not here: what to call. Invariants: a call ends by its own time whatever the connection does; at
+//! most `CALLS_MAX` calls are under way and `CALLS_WAITING_MAX` wait; attempts to connect are
+//! spread by full jitter, so that a restarted server is not met by all at the same moment; nothing
+//! is called twice.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,7 +30,8 @@ use crate::limits::{
 use crate::runtime::Executor;
 use crate::tls::{ClientTls, HandshakeError, connect};
 
-/// Calls one server. Clone it freely: clones share the connection, which ends with the last of them.
+/// Calls one server. Clone it freely: clones share the connection, which ends with the last of
+/// them.
 #[derive(Clone)]
 pub struct PeerClient {
     shared: Arc<Shared>,
@@ -56,8 +59,8 @@ struct Pending {
 }
 
 impl PeerClient {
-    /// A client of the server `name` (for errors and logs) at the first of `addresses` that answers. Connecting
-    /// begins at once, on `executor`.
+    /// A client of the server `name` (for errors and logs) at the first of `addresses` that
+    /// answers. Connecting begins at once, on `executor`.
     #[must_use]
     pub fn new(
         executor: &Executor,
@@ -78,7 +81,8 @@ impl PeerClient {
     /// Calls a method and waits at most `time` for the whole reply.
     ///
     /// # Errors
-    /// See [`CallError`]; [`CallError::is_outcome_unknown`] tells whether it may have been carried out.
+    /// See [`CallError`]; [`CallError::is_outcome_unknown`] tells whether it may have been carried
+    /// out.
     pub async fn call(
         &self,
         method: Method,
@@ -137,7 +141,8 @@ impl Shared {
     }
 }
 
-/// Connects, serves the queue over the connection, and begins again, until the last client is dropped.
+/// Connects, serves the queue over the connection, and begins again, until the last client is
+/// dropped.
 async fn keep_connected(shared: Arc<Shared>, tls: ClientTls, queue: Receiver<Request>) {
     let mut failures: u32 = 0;
     loop {
@@ -185,8 +190,9 @@ async fn connect_any(
     Err(last)
 }
 
-/// Waits out the backoff. Calls that waited for the attempt that just failed are told at once; a new call cuts the
-/// wait short, though never below [`RECONNECT_MIN`] between two attempts. False when no client is left.
+/// Waits out the backoff. Calls that waited for the attempt that just failed are told at once; a
+/// new call cuts the wait short, though never below [`RECONNECT_MIN`] between two attempts. False
+/// when no client is left.
 async fn wait_to_reconnect(
     attempted: Instant,
     failures: u32,
@@ -226,6 +232,10 @@ fn full_jitter(failures: u32) -> Duration {
 fn fault_error(shared: &Shared, fault: &PeerFault) -> CallError {
     let (peer, reason) = (shared.name.clone(), fault.to_string());
     match fault {
+        // It will come back, or has room again later: nobody refuses us for good.
+        PeerFault::Refused { code: Code::DRAINING | Code::BUSY, .. } => {
+            CallError::Unreachable { peer, reason }
+        }
         PeerFault::Refused { .. } | PeerFault::CertificateRefused(_) => {
             CallError::Refused { peer, reason }
         }

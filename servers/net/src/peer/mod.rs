@@ -1,7 +1,9 @@
-//! Calls between peers over `lapwing-peer/1` frames, and on the enrol and sensor planes, whose calls look the same.
+//! Calls between peers over `lapwing-peer/1` frames, and on the enrol and sensor planes, whose
+//! calls look the same.
 //!
-//! Not here: what methods do. Invariants: calls under way are bounded on both ends; a reply is delivered whole or
-//! not at all; what a caller cannot know ("was it done?") has its own error; bodies are one postcard message each.
+//! Not here: what methods do. Invariants: calls under way are bounded on both ends; a reply is
+//! delivered whole or not at all; what a caller cannot know ("was it done?") has its own error;
+//! bodies are one postcard message each.
 
 mod client;
 mod error;

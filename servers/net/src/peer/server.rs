@@ -1,7 +1,8 @@
 //! The answering end: takes calls from a connection, runs them side by side, replies.
 //!
-//! Not here: methods. Invariants: at most `CALLS_MAX` calls of one connection run at once, one more is answered
-//! `busy`; when the connection ends, its calls end; a call that panics is answered `internal`.
+//! Not here: methods. Invariants: at most `CALLS_MAX` calls of one connection run at once, one more
+//! is answered `busy`; when the connection ends, its calls end; a call that panics is answered
+//! `internal`.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -45,7 +46,8 @@ pub struct Caller {
 
 /// What answers calls.
 pub trait Service: Send + Sync + 'static {
-    /// Answers one call with the reply's body. May wait (a long poll); is dropped when the connection ends.
+    /// Answers one call with the reply's body. May wait (a long poll); is dropped when the
+    /// connection ends.
     fn call(
         &self,
         caller: Caller,
@@ -204,7 +206,8 @@ impl Drop for Running {
 
 impl<S: Service> Calls<S> {
     async fn start(&self, call: u32, method: Method, body: Vec<u8>) {
-        // Only this connection's reader adds, so the count cannot pass the bound between the two lines.
+        // Only this connection's reader adds, so the count cannot pass the bound between the two
+        // lines.
         if self.running.load(Ordering::Acquire) >= CALLS_MAX {
             let text = format!("{CALLS_MAX} calls are under way on this connection");
             reply(&self.frames, call, Err(Failure::new(Code::BUSY, text))).await;
@@ -217,8 +220,9 @@ impl<S: Service> Calls<S> {
         let ended = self.ended.clone();
         let work = async move {
             let _running = running;
-            let answered =
-                AssertUnwindSafe(service.call(caller, method, body)).catch_unwind().await;
+            let answered = AssertUnwindSafe(async { service.call(caller, method, body).await })
+                .catch_unwind()
+                .await;
             let result = answered.unwrap_or_else(|_| {
                 log::error!("{}: the call of method {} panicked", caller.source, method.0);
                 Err(Failure::new(

@@ -1,7 +1,7 @@
 //! Frames on a stream: reading with the bounds of time and size, writing calls and replies.
 //!
-//! Not here: which message may come when. Invariants: a begun frame is whole within `FRAME_TIME`; silence is
-//! reported each `PING_MS`, and after `IDLE_MS_MAX` the connection is given up.
+//! Not here: which message may come when. Invariants: a begun frame is whole within `FRAME_TIME`;
+//! silence is reported each `PING_MS`, and after `IDLE_MS_MAX` the connection is given up.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use smol::io::{AsyncRead, AsyncReadExt as _};
 use super::error::PeerFault;
 use crate::limits::FRAME_TIME;
 
-/// What a Call or Reply needs beside its body: three numbers at their longest, a flag and the body's length.
+/// What a Call or Reply needs beside its body: three numbers at their longest, a flag and the
+/// body's length.
 const ENVELOPE_BYTES_MAX: usize = 16;
 /// The longest body of one Call, and of one part of a Reply.
 pub(super) const PART_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - ENVELOPE_BYTES_MAX;
@@ -87,7 +88,8 @@ impl<'b, R: AsyncRead + Unpin> FrameReader<'b, R> {
     }
 }
 
-/// A message as a frame of its own; none for one that is longer than a frame, which our own messages are not.
+/// A message as a frame of its own; none for one that is longer than a frame, which our own
+/// messages are not.
 pub(super) fn frame(message: &Message<'_>, body_bytes: usize) -> Option<Vec<u8>> {
     let room = (body_bytes + 64).min(FRAME_BYTES_MAX);
     let mut frame = vec![0; room];

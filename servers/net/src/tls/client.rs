@@ -1,6 +1,7 @@
 //! The calling side: connects, shakes hands, and knows whom it reached.
 //!
-//! Not here: reconnecting (peer/client.rs). Invariant: a stream is handed out only to a peer that was expected.
+//! Not here: reconnecting (peer/client.rs). Invariant: a stream is handed out only to a peer that
+//! was expected.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -113,15 +114,16 @@ fn finish(config: &mut ClientConfig, plane: Plane) {
     };
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    // The server is known by its URI; its address in the hello would tell onlookers only what they see anyway.
+    // The server is known by its URI; its address in the hello would tell onlookers only what they
+    // see anyway.
     config.enable_sni = false;
 }
 
 /// Connects to `address` and shakes hands, all within `time`.
 ///
 /// # Errors
-/// Nobody answers, the handshake fails on either side, or the peer is not the expected one. A server that refuses
-/// *our* certificate says so only after this returns, at the first read.
+/// Nobody answers, the handshake fails on either side, or the peer is not the expected one. A
+/// server that refuses *our* certificate says so only after this returns, at the first read.
 pub async fn connect(
     address: SocketAddr,
     tls: &ClientTls,

@@ -1,7 +1,8 @@
-//! A server's certificate, key and trusted authorities, loaded from PEM files; replaceable while it runs.
+//! A server's certificate, key and trusted authorities, loaded from PEM files; replaceable while it
+//! runs.
 //!
-//! Not here: what is done with them (plane.rs, client.rs). Invariant: certificate and key belong together, or
-//! loading fails.
+//! Not here: what is done with them (plane.rs, client.rs). Invariant: certificate and key belong
+//! together, or loading fails.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -68,8 +69,8 @@ impl Credentials {
         Ok(self)
     }
 
-    /// Loads certificate and key again, after they were renewed. New connections use them at once, both those we
-    /// accept and those we make; connections that stand stay.
+    /// Loads certificate and key again, after they were renewed. New connections use them at once,
+    /// both those we accept and those we make; connections that stand stay.
     ///
     /// # Errors
     /// As [`Self::load`]; the old ones then stay in use.

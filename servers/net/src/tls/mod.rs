@@ -1,8 +1,10 @@
-//! TLS: credentials, one server configuration per plane, client configurations, and what failed handshakes mean.
+//! TLS: credentials, one server configuration per plane, client configurations, and what failed
+//! handshakes mean.
 //!
-//! Not here: sockets and bounds on them (listener.rs), issuing (authority). Invariants: TLS 1.3 alone; ring alone;
-//! no early data; a client certificate is required on the sensor and peer planes and never asked for elsewhere;
-//! who the peer is comes from the URI in its certificate, checked inside the handshake.
+//! Not here: sockets and bounds on them (listener.rs), issuing (authority). Invariants: TLS 1.3
+//! alone; ring alone; no early data; a client certificate is required on the sensor and peer planes
+//! and never asked for elsewhere; who the peer is comes from the URI in its certificate, checked
+//! inside the handshake.
 
 mod client;
 mod credentials;

@@ -1,7 +1,7 @@
 //! The planes: what is spoken on a connection, chosen by the ALPN names in the ClientHello.
 //!
-//! Not here: how it is spoken. Invariants: each plane has its own configuration; a plane that was not asked for
-//! when the listener was made does not exist on it.
+//! Not here: how it is spoken. Invariants: each plane has its own configuration; a plane that was
+//! not asked for when the listener was made does not exist on it.
 
 use std::sync::Arc;
 
@@ -64,8 +64,8 @@ pub struct ServerPlanes {
 }
 
 impl ServerPlanes {
-    /// Configurations for `planes`. On the sensor and peer planes, clients must be of `deployment`; `None` takes
-    /// any deployment under the trusted authorities, as the vendor's servers do.
+    /// Configurations for `planes`. On the sensor and peer planes, clients must be of `deployment`;
+    /// `None` takes any deployment under the trusted authorities, as the vendor's servers do.
     ///
     /// # Errors
     /// The credentials trust no authority.
@@ -83,8 +83,8 @@ impl ServerPlanes {
 
     /// The first plane of `offered` that is served; HTTP when nothing is offered.
     ///
-    /// The configuration for a hello that offers nothing we serve is any other: the TLS library then answers with
-    /// the alert made for this, which tells the client more than a closed socket.
+    /// The configuration for a hello that offers nothing we serve is any other: the TLS library
+    /// then answers with the alert made for this, which tells the client more than a closed socket.
     pub(crate) fn choose<'a>(&self, offered: Option<impl Iterator<Item = &'a [u8]>>) -> Choice {
         let wanted = match offered {
             None => self.config_of(Plane::Http).map(|config| (Plane::Http, config)),
@@ -144,8 +144,8 @@ fn config(
         Plane::Http => {
             config.session_storage = ServerSessionMemoryCache::new(256);
         }
-        // No tickets and no session store: 4 KiB less for each idle connection, and a revoked peer cannot come
-        // back by resumption.
+        // No tickets and no session store: 4 KiB less for each idle connection, and a revoked peer
+        // cannot come back by resumption.
         Plane::Enrol | Plane::Sensor | Plane::Peer => {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;

@@ -1,7 +1,8 @@
-//! Who the other side is: its chain must end at a trusted authority, and the URI in its certificate must fit.
+//! Who the other side is: its chain must end at a trusted authority, and the URI in its certificate
+//! must fit.
 //!
-//! Not here: signatures and chains themselves (webpki does those). Invariants: the identity is looked at only after
-//! the chain was verified; DNS names and addresses never decide.
+//! Not here: signatures and chains themselves (webpki does those). Invariants: the identity is
+//! looked at only after the chain was verified; DNS names and addresses never decide.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::provider;
 use crate::identity::{IdentityError, PeerIdentity, Role};
 
-/// The SHA-256 of the public key in a certificate (DER): what a deny list holds, since a renewed certificate of the
-/// same key has the same.
+/// The SHA-256 of the public key in a certificate (DER): what a deny list holds, since a renewed
+/// certificate of the same key has the same.
 #[must_use]
 pub fn key_digest(certificate: &[u8]) -> Option<[u8; 32]> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
@@ -202,8 +203,8 @@ impl ClientByIdentity {
         deployment: Option<DeploymentId>,
     ) -> Result<Self, rustls::server::VerifierBuilderError> {
         let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
-            // Naming our authorities to whoever asks tells strangers about the deployment and helps no client of
-            // ours: each has one certificate.
+            // Naming our authorities to whoever asks tells strangers about the deployment and helps
+            // no client of ours: each has one certificate.
             .clear_root_hint_subjects()
             .build()?;
         Ok(Self { chain, roles, deployment })

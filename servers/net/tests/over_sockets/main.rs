@@ -1,0 +1,9 @@
+//! The shell over real TLS sockets on the loopback address: planes, identities, bounds, calls,
+//! HTTP.
+//!
+//! Not here: what any server does with it. Each test starts its own listener on a free port.
+
+mod http;
+mod peer;
+mod planes;
+mod support;
