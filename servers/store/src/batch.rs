@@ -121,6 +121,21 @@ impl Batch {
         Ok(())
     }
 
+    /// Takes over the operations of `other` behind its own, if both fit in one batch: stores apply
+    /// one large batch several times faster than many small ones.
+    ///
+    /// # Errors
+    /// `other`, unchanged, where they do not fit.
+    pub fn absorb(&mut self, mut other: Self) -> Result<(), Self> {
+        let bytes = self.bytes + other.bytes;
+        if self.len() + other.len() > BATCH_OPERATIONS_MAX || bytes > BATCH_BYTES_MAX {
+            return Err(other);
+        }
+        self.operations.append(&mut other.operations);
+        self.bytes = bytes;
+        Ok(())
+    }
+
     /// The number of operations.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -182,6 +197,23 @@ mod tests {
         assert!(batch.is_empty() && batch.bytes() == 0);
         batch.put(&[0; 128], &long[1..]).unwrap();
         assert_eq!(batch.bytes(), 128 + VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn absorbing_keeps_order_and_bounds() {
+        let (mut first, mut second) = (Batch::new(), Batch::new());
+        first.put(b"k", b"one").unwrap();
+        second.put(b"k", b"two").unwrap();
+        let mut expected = first.clone();
+        expected.put(b"k", b"two").unwrap();
+        first.absorb(second.clone()).unwrap();
+        assert_eq!(first, expected);
+        while first.put(b"k", &[0; VALUE_BYTES_MAX]).is_ok() {}
+        let full = first.clone();
+        let mut large = Batch::new();
+        large.put(b"k", &[0; VALUE_BYTES_MAX]).unwrap();
+        assert_eq!(first.absorb(large.clone()), Err(large));
+        assert_eq!(first, full);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub const WRITER_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// further as long as `GROUP_APPLY_MS_MAX` holds.
 pub const GROUP_BATCHES_MAX: usize = 256;
 
-/// A group takes no further batch once this many milliseconds were spent applying it, so that the
+/// A group takes no further batch once this many milliseconds were spent taking it up, so that the
 /// first batch of a group never waits longer than this for the company it keeps.
 pub const GROUP_APPLY_MS_MAX: u64 = 20;
 

@@ -35,28 +35,51 @@ pub trait Sink: Send + 'static {
     /// The memory that `item` takes while it waits, in bytes.
     fn weigh(item: &Self::Item) -> usize;
 
-    /// Applies `item` as a whole.
+    /// Applies `item` as a whole, or takes it up so that the next `sync` applies it as a whole.
     ///
     /// # Errors
     /// `Blame::Caller` concerns this item alone; any other error stops the writer.
     fn apply(&mut self, item: Self::Item) -> Result<Self::Receipt, StoreError>;
 
-    /// Makes everything applied durable.
+    /// Makes everything that `apply` took durable.
     ///
     /// # Errors
     /// Any error stops the writer.
     fn sync(&mut self) -> Result<(), StoreError>;
 }
 
-/// A sink of batches over one store.
-pub struct StoreSink(pub Arc<dyn Store>);
+/// A sink of batches over one store. The batches of a group reach the store as one.
+pub struct StoreSink {
+    store: Arc<dyn Store>,
+    gathered: Batch,
+}
+
+impl StoreSink {
+    /// A sink over `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, gathered: Batch::new() }
+    }
+}
+
+/// Adds `batch` to `gathered`; where both do not fit in one, `gathered` is applied first.
+pub(crate) fn gather(
+    gathered: &mut Batch,
+    batch: Batch,
+    apply: impl FnOnce(Batch) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    match gathered.absorb(batch) {
+        Ok(()) => Ok(()),
+        Err(batch) => apply(std::mem::replace(gathered, batch)),
+    }
+}
 
 impl Sink for StoreSink {
     type Item = Batch;
     type Receipt = ();
 
     fn place(&self) -> Arc<str> {
-        Arc::clone(self.0.place())
+        Arc::clone(self.store.place())
     }
 
     fn weigh(item: &Batch) -> usize {
@@ -64,17 +87,20 @@ impl Sink for StoreSink {
     }
 
     fn apply(&mut self, item: Batch) -> Result<(), StoreError> {
-        self.0.apply(item)
+        gather(&mut self.gathered, item, |batch| self.store.apply(batch))
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.0.sync()
+        if !self.gathered.is_empty() {
+            self.store.apply(std::mem::take(&mut self.gathered))?;
+        }
+        self.store.sync()
     }
 }
 
 impl fmt::Debug for StoreSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("StoreSink").field(self.0.place()).finish()
+        f.debug_struct("StoreSink").field("place", self.store.place()).finish_non_exhaustive()
     }
 }
 

@@ -17,7 +17,7 @@ fn batch(key: &[u8]) -> Batch {
 }
 
 fn writer_on(disk: &MemoryDisk) -> Writer<StoreSink> {
-    Writer::start(StoreSink(Arc::new(disk.open().unwrap())), WriterOptions::default()).unwrap()
+    Writer::start(StoreSink::new(Arc::new(disk.open().unwrap())), WriterOptions::default()).unwrap()
 }
 
 /// A sink whose syncs wait for the test and which tells what each group held.

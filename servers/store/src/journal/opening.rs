@@ -267,6 +267,7 @@ fn assemble(
     JournalSink {
         shared: Arc::new(shared),
         heads,
+        gathered: Batch::new(),
         next_commit_id,
         partition_bytes,
         partition_bytes_max: options.partition_bytes_max,

@@ -253,9 +253,9 @@ pub(crate) fn log_range(
             }
             range.commits.push(at);
         }
-        at = fixed.previous;
+        let at_entry = std::mem::replace(&mut at, fixed.previous);
         if at == 0 && fixed.segment > *segments.start() {
-            at = end_before(shared, log, span.first)?;
+            at = end_before(shared, log, span.first, at_entry)?;
         }
     }
     range.commits.reverse();
@@ -279,17 +279,21 @@ fn last_commit_of(shared: &Shared, log: &LogKey, segment: u64) -> Result<Option<
     if let Some(head) = head {
         return Ok(Some(head.last_commit));
     }
-    let end = end_before(shared, log, u64::MAX)?;
+    let end = end_before(shared, log, u64::MAX, u64::MAX)?;
     Ok((end != 0).then_some(end))
 }
 
-/// Where `log` ended when its lane last left it, as far as partitions that begin before `first`
-/// know; 0 if they do not. A log that is entered again in a later partition is not linked back.
-fn end_before(shared: &Shared, log: &LogKey, first: u64) -> Result<u64, StoreError> {
+/// Where `log` ended before entry `before` when its lane last left it, as far as the partitions up
+/// to `first` know; 0 if they do not. A log that is entered again in a later partition, or after
+/// its head was forgotten, is not linked back.
+fn end_before(shared: &Shared, log: &LogKey, first: u64, before: u64) -> Result<u64, StoreError> {
     let key = record::index_key(log, SEGMENT_END);
-    for span in shared.spans().iter().rev().filter(|span| span.first < first) {
+    for span in shared.spans().iter().rev().filter(|span| span.first <= first) {
         if let Some(value) = shared.with_partition(span.first, |store| store.get(&key))?.flatten() {
-            return number(&value).ok_or_else(|| unreadable_index(shared));
+            let end = number(&value).ok_or_else(|| unreadable_index(shared))?;
+            if end < before {
+                return Ok(end);
+            }
         }
     }
     Ok(0)

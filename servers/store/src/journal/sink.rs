@@ -18,7 +18,7 @@ use crate::batch::{Batch, Misuse};
 use crate::error::{Blame, Operation, StoreError};
 use crate::limits::{HEADS_MAX, PARTITIONS_MAX, SCAN_ENTRIES_MAX};
 use crate::store::{Scan, Store};
-use crate::writer::Sink;
+use crate::writer::{Sink, gather};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -63,6 +63,8 @@ pub(crate) struct Position {
 pub(crate) struct JournalSink {
     pub(crate) shared: Arc<Shared>,
     pub(crate) heads: BTreeMap<LaneKey, Position>,
+    /// What the entries of the running group put; applied as one batch.
+    pub(crate) gathered: Batch,
     pub(crate) next_commit_id: u64,
     pub(crate) partition_bytes: u64,
     pub(crate) partition_bytes_max: u64,
@@ -95,6 +97,7 @@ impl Sink for JournalSink {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
+        self.apply_gathered()?;
         self.shared.with_newest(Store::sync)?;
         self.shared.durable.store(self.next_commit_id - 1, Ordering::Release);
         self.shared.changed.notify(usize::MAX);
@@ -115,7 +118,8 @@ impl JournalSink {
             self.link(&append, before, &mut batch).map_err(|misuse| self.misuse(misuse))?;
         let previous = match before {
             Some(before) if before.log == append.log.log => before.last_commit,
-            _ => self.end_of_left_log(&append.log)?,
+            Some(_) => self.end_of_left_log(&append.log)?,
+            None => 0,
         };
         let lane = append.log.lane;
         let Append { log, segment, received_wall_ms, header, body, head } = append;
@@ -127,7 +131,7 @@ impl JournalSink {
         .and_then(|()| batch.put(&record::head_key(&lane), &head.encode()))
         .map_err(|misuse| self.misuse(misuse))?;
         self.partition_bytes += batch.bytes() as u64;
-        self.shared.with_newest(|store| store.apply(batch))?;
+        self.gather(batch)?;
         self.heads.insert(lane, position);
         self.next_commit_id += 1;
         Ok(commit_id)
@@ -161,7 +165,8 @@ impl JournalSink {
     }
 
     /// The last commit of a log that is entered again, if the newest partition knows it.
-    fn end_of_left_log(&self, log: &LogKey) -> Result<u64, StoreError> {
+    fn end_of_left_log(&mut self, log: &LogKey) -> Result<u64, StoreError> {
+        self.apply_gathered()?;
         let key = record::index_key(log, SEGMENT_END);
         let value = self.shared.with_newest(|store| store.get(&key))?;
         Ok(value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes))
@@ -175,21 +180,33 @@ impl JournalSink {
                 .put(&record::index_key(&log, SEGMENT_END), &position.last_commit.to_le_bytes())
                 .and_then(|()| batch.delete(&record::head_key(&lane)))
                 .map_err(|misuse| self.misuse(misuse))?;
-            self.shared.with_newest(|store| store.apply(batch))?;
+            self.gather(batch)?;
             self.heads.remove(&lane);
         }
         Ok(self.next_commit_id - 1)
     }
 
     /// Takes partitions out of the table; their files are removed once this is durable.
-    fn drop_partitions(&self, firsts: &[u64]) -> Result<u64, StoreError> {
+    fn drop_partitions(&mut self, firsts: &[u64]) -> Result<u64, StoreError> {
         let mut batch = Batch::new();
         for first in firsts {
             batch.delete(&record::partition_key(*first)).map_err(|misuse| self.misuse(misuse))?;
         }
-        self.shared.with_newest(|store| store.apply(batch))?;
+        self.gather(batch)?;
         self.shared.table().retain(|first, _| !firsts.contains(first));
         Ok(self.next_commit_id - 1)
+    }
+
+    fn gather(&mut self, batch: Batch) -> Result<(), StoreError> {
+        gather(&mut self.gathered, batch, |full| self.shared.with_newest(|store| store.apply(full)))
+    }
+
+    fn apply_gathered(&mut self) -> Result<(), StoreError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.gathered);
+        self.shared.with_newest(|store| store.apply(batch))
     }
 
     /// Opens a new partition when the newest is full or a later day has begun.
@@ -221,6 +238,7 @@ impl JournalSink {
     }
 
     fn open_partition(&mut self, old_first: u64, wall_ms: u64) -> Result<(), StoreError> {
+        self.apply_gathered()?;
         let shared = Arc::clone(&self.shared);
         let first = self.next_commit_id;
         // The new heads must not speak of entries that a power cut could still take.

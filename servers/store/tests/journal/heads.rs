@@ -107,4 +107,6 @@ fn a_forgotten_head_is_gone_in_later_partitions_too() {
     assert_eq!(journal.head(&lane(1)).unwrap(), None);
     assert_eq!(journal.heads(None, 9).unwrap().len(), 1);
     assert_eq!(range(&journal, 1, 1, 0..=9), [1], "its entries can still be read");
+    assert_eq!(commit(&journal, append(1, 2, 1)), 4);
+    assert_eq!(range(&journal, 1, 1, 0..=9), [1, 4], "and are joined when it comes back");
 }
