@@ -13,7 +13,8 @@ pub enum DecodeError {
     Truncated,
     /// Bytes follow the last value.
     Trailing,
-    /// A variable-length integer is longer than its type, or not in its shortest form.
+    /// A variable-length integer is longer than its type; in ops, keys and rows also: not in its
+    /// shortest form.
     Varint,
     /// A value lies beyond its bound in [`crate::limits`].
     Limit,
@@ -36,7 +37,7 @@ impl fmt::Display for DecodeError {
         f.write_str(match self {
             Self::Truncated => "the bytes end inside a value",
             Self::Trailing => "bytes follow the last value",
-            Self::Varint => "an integer is not in its shortest form",
+            Self::Varint => "an integer is too long or not in its shortest form",
             Self::Limit => "a value is beyond its bound",
             Self::Text => "a text is not UTF-8",
             Self::UnknownTag => "a tag is unknown",

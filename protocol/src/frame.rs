@@ -15,6 +15,8 @@ use crate::limits::{FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES};
 /// Set when a receiver that does not know the kind may skip the frame.
 pub const FLAG_SKIPPABLE: u16 = 0x8000;
 const KIND_MASK: u16 = 0x0fff;
+/// Flags without a meaning yet: a frame that sets one is refused, so that they can get one.
+const FLAGS_RESERVED: u16 = 0x7000;
 
 /// What a frame's body is: a number of the table in [`crate::message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,7 +138,8 @@ impl<'b> Deframer<'b> {
     /// The next whole frame, or `None` when more bytes are needed.
     ///
     /// # Errors
-    /// [`DecodeError::Limit`] when a frame is announced that is longer than the bound.
+    /// [`DecodeError::Limit`] when a frame is announced that is longer than the bound,
+    /// [`DecodeError::UnknownTag`] when it has a flag that means nothing.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, DecodeError> {
         let held = self.buffer.get(self.start..self.end).unwrap_or_default();
         let Some((head, rest)) = held.split_first_chunk::<FRAME_HEADER_BYTES>() else {
@@ -146,6 +149,9 @@ impl<'b> Deframer<'b> {
         let kind = u16::from_le_bytes([head[2], head[3]]);
         if length > FRAME_BODY_BYTES_MAX || FRAME_HEADER_BYTES + length > self.frame_bytes_max {
             return Err(DecodeError::Limit);
+        }
+        if kind & FLAGS_RESERVED != 0 {
+            return Err(DecodeError::UnknownTag);
         }
         if rest.len() < length {
             return Ok(None);
@@ -198,6 +204,14 @@ mod tests {
             }
             assert_eq!(kinds, [(3, 4), (9, 0)], "cut {cut}");
         }
+    }
+
+    #[test]
+    fn a_flag_without_a_meaning_is_refused() {
+        let mut buffer = [0; 16];
+        let mut deframer = Deframer::new(&mut buffer);
+        deframer.feed(&[0, 0, 1, 0x10]);
+        assert_eq!(deframer.next_frame(), Err(DecodeError::UnknownTag));
     }
 
     #[test]
