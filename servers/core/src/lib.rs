@@ -8,11 +8,17 @@
 //! what a peer sent.
 #![forbid(unsafe_code)]
 
+pub mod assignment;
 pub mod change;
 pub mod decode;
 pub mod delivery;
+pub mod enrolment;
 pub mod evidence;
+pub mod fleet;
 pub mod graph;
 pub mod intel_cache;
+pub mod manifest;
 pub mod query;
+pub mod rows;
+pub mod tags;
 pub mod view;
