@@ -2,7 +2,7 @@
 //!
 //! What it is: the only crate that writes what a server must not lose. `docs/store.md` is the
 //! normative description of everything that reaches the disk.
-//! What it is not: it knows no messages, no facts and no clock; bytes, ids and wall times are given.
+//! What it is not: it knows no messages, facts or clock; bytes, ids and wall times are given.
 //!
 //! Invariants: nothing is reported durable before `Store::sync` returned; every value carries a
 //! version byte and a checksum bound to its key; after a failed sync nothing more is acknowledged.
@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 mod batch;
-mod disk;
 mod envelope;
 mod error;
 mod guard;
@@ -20,13 +19,14 @@ pub mod journal;
 pub mod limits;
 mod memory;
 mod parts;
+mod sled;
 mod store;
 pub mod suite;
 mod ticket;
 mod writer;
 
+pub use self::sled::{DiskOptions, DiskStore};
 pub use batch::{Batch, Misuse, Operation as BatchOperation};
-pub use disk::{DiskOptions, DiskStore};
 pub use envelope::{Damage, FORMAT_VERSION};
 pub use error::{Blame, Operation, StoreError};
 pub use memory::{MemoryDisk, MemoryStore};

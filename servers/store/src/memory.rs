@@ -2,7 +2,7 @@
 //!
 //! What it is for: tests, the simulator, and a judge for the other back ends. The disk outlives
 //! its handles, so that a store can be closed, opened again and lose its power.
-//! Invariant: what a power cut keeps is a prefix of the applied batches that holds every synced one.
+//! Invariant: what a power cut keeps is a prefix of the applied batches, every synced one in it.
 
 use std::collections::BTreeMap;
 use std::fmt;

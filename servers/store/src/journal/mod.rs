@@ -5,8 +5,8 @@
 //! What it is not: it decodes nothing; headers, bodies and head records are the caller's bytes.
 //!
 //! Invariants: an entry, its lane's head and its index record are durable together or not at all;
-//! the newest partition has every live head; readers see only what is durable. `docs/store.md`
-//! STO-030 to STO-069 say the rest.
+//! the newest partition has every live head; readers see only what is durable. `docs/store.md`,
+//! STO-030 to STO-053, says the rest.
 
 mod opening;
 mod partitions;

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{self, DiskOptions, DiskStore};
 use crate::error::{Blame, Operation, StoreError};
 use crate::memory::MemoryDisk;
+use crate::sled::{DiskOptions, DiskStore};
 use crate::store::Store;
 
 /// A factory of partition stores.
@@ -87,7 +87,7 @@ impl Partitions for DirectoryPartitions {
     fn create(&self, first: u64) -> Result<Box<dyn Store>, StoreError> {
         let path = self.path(first);
         if path.exists() {
-            disk::remove(&path)?;
+            DiskStore::remove(&path)?;
         }
         Ok(Box::new(DiskStore::open(&path, &self.options)?))
     }
@@ -97,7 +97,7 @@ impl Partitions for DirectoryPartitions {
     }
 
     fn remove(&self, first: u64) -> Result<(), StoreError> {
-        disk::remove(&self.path(first))
+        DiskStore::remove(&self.path(first))
     }
 }
 

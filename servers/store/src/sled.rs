@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -86,6 +86,23 @@ impl DiskStore {
     /// As for [`DiskStore::open`], and `Blame::Missing`.
     pub fn open_existing(path: &Path, options: &DiskOptions) -> Result<Self, StoreError> {
         Self::open_as(path, options, Presence::Expect)
+    }
+
+    /// Removes the store in `path` with all its files, durably. It is closed; one that is not there
+    /// is no error.
+    ///
+    /// # Errors
+    /// `Blame::Disk` when something of it stays.
+    pub fn remove(path: &Path) -> Result<(), StoreError> {
+        let place: Arc<str> = path.display().to_string().into();
+        let failed = |error: io::Error| StoreError::disk(Operation::Remove, &place, &error);
+        // Without the format file the rest is no store any more, whatever a crash leaves of it.
+        remove_if_there(&path.join(FORMAT_FILE)).map_err(failed)?;
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        guard::sync_directory(guard::parent_of(path)).map_err(failed)
     }
 
     /// The number of syncs that the durability guard made since opening.
@@ -330,21 +347,7 @@ impl Drop for DiskStore {
     }
 }
 
-/// Removes the store in `path` with all its files, durably. Missing files are no error.
-pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
-    let place: Arc<str> = path.display().to_string().into();
-    let failed = |error: io::Error| StoreError::disk(Operation::Remove, &place, &error);
-    // The data file goes last-but-one in no order we choose; without the format file the rest
-    // is no store any more, whatever a crash leaves of it.
-    remove_if_there(&path.join(FORMAT_FILE)).map_err(failed)?;
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    guard::sync_directory(guard::parent_of(path)).map_err(failed)
-}
-
-fn remove_if_there(path: &PathBuf) -> io::Result<()> {
+fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -468,8 +471,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("p");
         drop(DiskStore::open(&path, &DiskOptions::default()).unwrap());
-        remove(&path).unwrap();
-        remove(&path).unwrap();
+        DiskStore::remove(&path).unwrap();
+        DiskStore::remove(&path).unwrap();
         assert!(!path.exists());
     }
 }
