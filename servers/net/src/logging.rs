@@ -88,7 +88,10 @@ fn escape_into(line: &mut String, text: &str) {
         let hostile = character.is_control()
             || matches!(
                 character,
-                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}'
+                '\u{200b}'..='\u{200f}'
+                    | '\u{2028}'..='\u{202e}'
+                    | '\u{2060}'..='\u{2069}'
+                    | '\u{feff}'
             );
         if hostile {
             let _ = write!(line, "{}", character.escape_default());

@@ -3,6 +3,8 @@
 //!
 //! Not here: a role's own sections.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

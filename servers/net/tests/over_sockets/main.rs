@@ -3,7 +3,10 @@
 //!
 //! Not here: what any server does with it. Each test starts its own listener on a free port.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+
 mod http;
 mod peer;
 mod planes;
 mod support;
+mod wait;

@@ -15,7 +15,8 @@ use lapwing_protocol::code::Code;
 use lapwing_protocol::limits::{CALLS_MAX, REPLY_BYTES_MAX};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Deployment, PATIENCE, Serving, Setup, run, until};
+use crate::support::{Deployment, PATIENCE, Serving, Setup, run};
+use crate::wait::until;
 
 const ECHO: Method = Method(1);
 /// Replies with as many bytes as its body (a u32) says.

@@ -14,7 +14,8 @@ use lapwing_net::tls::{
 };
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{DAY, Deployment, PATIENCE, Serving, Setup, run, until};
+use crate::support::{DAY, Deployment, PATIENCE, Serving, Setup, run};
+use crate::wait::until;
 
 const ALL_PLANES: [Plane; 4] = [Plane::Enrol, Plane::Sensor, Plane::Peer, Plane::Http];
 

@@ -1,4 +1,4 @@
-//! A deployment in memory, listeners on free ports, and waiting for a condition with a deadline.
+//! A deployment in memory, and listeners on free ports.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -99,18 +99,9 @@ impl Setup<'_> {
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Executor) -> F) {
     runtime::run(cores(), |executor, _, _| async move {
         let late = async {
-            smol::Timer::after(3 * PATIENCE).await;
+            smol::Timer::at(Instant::now() + 3 * PATIENCE).await;
             panic!("the test hangs");
         };
         smol::future::or(test(executor), late).await;
     });
-}
-
-/// Waits until `holds`, and fails with `what` when it never does.
-pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        smol::Timer::after(Duration::from_millis(5)).await;
-    }
 }
