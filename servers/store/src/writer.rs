@@ -209,7 +209,10 @@ impl<S: Sink> Shared<S> {
     }
 }
 
-/// A handle on the thread that commits in groups. Share it in an `Arc`.
+/// A handle on the thread that commits in groups. Share it in an `Arc`; dropping it commits what
+/// waits and blocks until then.
+///
+/// A read of the store sees an item at the latest when its ticket resolves.
 pub struct Writer<S: Sink> {
     shared: Arc<Shared<S>>,
     thread: Mutex<Option<JoinHandle<()>>>,

@@ -253,6 +253,9 @@ pub(crate) fn log_range(
             }
             range.commits.push(at);
         }
+        if fixed.segment == *segments.start() && at == fixed.segment_start {
+            break;
+        }
         let at_entry = std::mem::replace(&mut at, fixed.previous);
         if at == 0 && fixed.segment > *segments.start() {
             at = end_before(shared, log, span.first, at_entry)?;

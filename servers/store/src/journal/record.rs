@@ -17,7 +17,7 @@ pub(crate) const PARTITION: u8 = b'p';
 pub(crate) const SEGMENT_END: u64 = u64::MAX;
 
 /// Bytes of an entry's first part before header and body.
-const ENTRY_FIXED_BYTES: usize = 16 + 1 + 16 + 8 + 8 + 8 + 2 + 4;
+const ENTRY_FIXED_BYTES: usize = 16 + 1 + 16 + 8 + 8 + 8 + 8 + 2 + 4;
 
 /// One lane of one sensor: what a head belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +46,8 @@ pub struct Entry {
     pub log: LogKey,
     /// The segment of that log.
     pub segment: u64,
+    /// The commit id that opened that segment; its own if it did.
+    pub segment_start: u64,
     /// The commit id of the entry before it in the same log and visit to that log; 0 if none.
     pub previous: u64,
     /// When it was received, by the caller's wall clock, in milliseconds since 1970.
@@ -143,6 +145,7 @@ pub(crate) fn segment_of_index_key(key: &[u8]) -> Option<u64> {
 pub(crate) struct EntryFixed {
     pub(crate) log: LogKey,
     pub(crate) segment: u64,
+    pub(crate) segment_start: u64,
     pub(crate) previous: u64,
     pub(crate) received_wall_ms: u64,
     header_bytes: u16,
@@ -162,6 +165,7 @@ pub(crate) fn entry_parts<E>(
     first.push(entry.log.lane.lane);
     first.extend_from_slice(&entry.log.log);
     first.extend_from_slice(&entry.segment.to_le_bytes());
+    first.extend_from_slice(&entry.segment_start.to_le_bytes());
     first.extend_from_slice(&entry.previous.to_le_bytes());
     first.extend_from_slice(&entry.received_wall_ms.to_le_bytes());
     first.extend_from_slice(&(entry.header.len() as u16).to_le_bytes());
@@ -187,6 +191,7 @@ pub(crate) fn entry_fixed(part: &[u8]) -> Option<(EntryFixed, &[u8])> {
     let fixed = EntryFixed {
         log: LogKey { lane: LaneKey { sensor, lane }, log: take(&mut rest)? },
         segment: u64::from_le_bytes(take(&mut rest)?),
+        segment_start: u64::from_le_bytes(take(&mut rest)?),
         previous: u64::from_le_bytes(take(&mut rest)?),
         received_wall_ms: u64::from_le_bytes(take(&mut rest)?),
         header_bytes: u16::from_le_bytes(take(&mut rest)?),
@@ -213,6 +218,7 @@ impl Assembly {
             commit_id,
             log: fixed.log,
             segment: fixed.segment,
+            segment_start: fixed.segment_start,
             previous: fixed.previous,
             received_wall_ms: fixed.received_wall_ms,
             header: header.to_vec(),
@@ -334,6 +340,7 @@ mod tests {
                 commit_id: 7,
                 log: log(),
                 segment: 3,
+                segment_start: 5,
                 previous: 6,
                 received_wall_ms: 1_700_000_000_000,
                 header: vec![1; header],
@@ -362,7 +369,7 @@ mod tests {
     fn short_records_are_no_records() {
         assert_eq!(Meta::decode(&[0; 23]), None);
         assert_eq!(Head::decode(&[0; 39]), None);
-        assert!(Assembly::begin(1, &[0; 62]).is_none());
+        assert!(Assembly::begin(1, &[0; 70]).is_none());
         let head =
             Head { log: [1; 16], segment: 2, segment_start: 3, last_commit: 4, record: vec![5] };
         assert_eq!(Head::decode(&head.encode()), Some(head));

@@ -123,7 +123,17 @@ impl JournalSink {
         };
         let lane = append.log.lane;
         let Append { log, segment, received_wall_ms, header, body, head } = append;
-        let entry = Entry { commit_id, log, segment, previous, received_wall_ms, header, body };
+        let segment_start = position.segment_start;
+        let entry = Entry {
+            commit_id,
+            log,
+            segment,
+            segment_start,
+            previous,
+            received_wall_ms,
+            header,
+            body,
+        };
         let head = position.with_record(head);
         record::entry_parts(&entry, |part, value| {
             batch.put(&record::entry_key(commit_id, part), value)

@@ -8,3 +8,4 @@ mod feed;
 mod heads;
 mod retention;
 mod rig;
+mod simulated;
