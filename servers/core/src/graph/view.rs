@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use lapwing_protocol::element::process;
+use lapwing_protocol::element::{Feature, process};
 use lapwing_protocol::id::ElementGuid;
 
-use super::{Element, Graph};
+use super::{Element, Graph, bit};
+use crate::change::{KindModel, OwnedValue};
 use crate::view::{OwnedCell, OwnedElement, OwnedNamedCell};
 
 impl Graph {
@@ -61,7 +62,20 @@ impl Graph {
 pub(crate) fn named_fields(element: &Element) -> Vec<OwnedNamedCell> {
     let named = element.fields.iter().filter_map(|(feature, value)| {
         let name = element.model.feature(*feature)?.name.to_string();
-        Some((name, OwnedCell::from(value)))
+        Some((name, cell_of(&element.model, *feature, value)))
     });
     named.collect()
+}
+
+/// The cell of one feature. Sets of features (not read, cut) are shown by the features' names.
+#[must_use]
+pub(crate) fn cell_of(model: &KindModel, feature: Feature, value: &OwnedValue) -> OwnedCell {
+    match value {
+        OwnedValue::U64(set) if matches!(feature, Feature::MISSING | Feature::TRUNCATED) => {
+            let named = model.features.iter().filter(|it| set & bit(it.feature) != 0);
+            let names: Vec<&str> = named.map(|it| &*it.name).collect();
+            OwnedCell::Text(names.join(","))
+        }
+        value => OwnedCell::from(value),
+    }
 }
