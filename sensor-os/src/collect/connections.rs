@@ -24,7 +24,7 @@ use super::procfs;
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
 use super::sockets::{Connection, ConnectionChange, Direction, Owner, SocketTable};
-use crate::sys::bpf::SocketTracer;
+use crate::sys::bpf::{SocketTracer, TracerReading};
 use crate::sys::clock;
 use crate::sys::host::name_thread;
 use crate::sys::sock_diag::{DestroyedReading, SockDiag, SocketRow, Transport};
@@ -68,11 +68,7 @@ impl ConnectionCollector {
     /// # Errors
     ///
     /// The kernel has no socket table to ask.
-    pub(crate) fn open(
-        shared: Shared,
-        stop: Stop,
-        memory: ConnectionMemory,
-    ) -> io::Result<Self> {
+    pub(crate) fn open(shared: Shared, stop: Stop, memory: ConnectionMemory) -> io::Result<Self> {
         let mut parts = Parts::default();
         let tracer = parts.keep(
             "socket tracer",
@@ -155,9 +151,7 @@ impl ConnectionCollector {
     }
 
     fn step(&mut self) -> io::Result<()> {
-        if let Some(tracer) = &mut self.tracer {
-            tracer.read(|change| self.table.handle_change(&change));
-        }
+        self.read_tracer();
         let now_ns = clock::boottime_ns();
         if let Some(destroyed) = &mut self.destroyed {
             let reading = destroyed.read_destroyed(|row| {
@@ -181,6 +175,16 @@ impl ConnectionCollector {
         Ok(())
     }
 
+    fn read_tracer(&mut self) {
+        let Some(tracer) = &mut self.tracer else { return };
+        let reading = tracer.read(|change| self.table.handle_change(&change));
+        if reading == TracerReading::MayHaveLost {
+            log::warn!("the ring of the socket tracer was full; dumping the socket table");
+            self.shared.sender.overflowed(Source::Connections);
+            self.tcp_dumps.make_due();
+        }
+    }
+
     fn dump_what_is_due(&mut self, now_ns: u64) -> io::Result<()> {
         let tcp = self.tcp_dumps.is_due(now_ns) || self.table.wants_dump(now_ns);
         let udp = self.udp_dumps.is_due(now_ns);
@@ -188,7 +192,7 @@ impl ConnectionCollector {
             return Ok(());
         }
         let began_ns = clock::boottime_ns();
-        if tcp || self.tcp_rows.is_empty() {
+        if tcp {
             let before = std::mem::take(&mut self.tcp_rows);
             self.dumps.dump(Transport::Tcp, |row| self.tcp_rows.push(row))?;
             if self.tracer.is_none() {
@@ -205,9 +209,7 @@ impl ConnectionCollector {
             self.udp_dumps.set(period, now_ns);
         }
         // What the tracer told while the dump ran is newer than the dump.
-        if let Some(tracer) = &mut self.tracer {
-            tracer.read(|change| self.table.handle_change(&change));
-        }
+        self.read_tracer();
         let now_ns = clock::boottime_ns();
         if tcp {
             self.table.handle_dump(Transport::Tcp, now_ns, began_ns, &self.tcp_rows);
@@ -298,9 +300,9 @@ impl ConnectionCollector {
                     Some((sent, received)) => fact
                         .number(connection::bytes_sent, *sent)
                         .number(connection::bytes_received, *received),
-                    None => fact
-                        .missing(connection::bytes_sent)
-                        .missing(connection::bytes_received),
+                    None => {
+                        fact.missing(connection::bytes_sent).missing(connection::bytes_received)
+                    }
                 }
                 .build()
             }

@@ -175,13 +175,7 @@ impl Join {
     }
 
     /// `pid` ended at `time_ns`. `status` is its wait status, where known.
-    pub(crate) fn handle_exit(
-        &mut self,
-        now_ns: u64,
-        pid: u32,
-        time_ns: u64,
-        status: Option<u32>,
-    ) {
+    pub(crate) fn handle_exit(&mut self, now_ns: u64, pid: u32, time_ns: u64, status: Option<u32>) {
         self.opens.forget(pid);
         let Some(mut process) = self.running.remove(&pid) else { return };
         let key = process.key;

@@ -72,4 +72,4 @@ pub(crate) const SOCKET_POLL_PERIOD_QUIET: Duration = Duration::from_secs(2);
 /// Between two searches for the owners of sockets through all processes.
 pub(crate) const OWNER_SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// Between two looks at services and accounts whose sources say they may have changed.
-pub(crate) const INVENTORY_PERIOD: Duration = Duration::from_secs(10);
+pub(crate) const INVENTORY_PERIOD: Duration = Duration::from_secs(2);

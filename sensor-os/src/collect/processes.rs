@@ -17,8 +17,8 @@ use super::health::Parts;
 use super::join::{Followed, Hash, Join, Opened, ProcessChange, ProgramFormat, format_of};
 use super::limits::{PROCESS_POLL_PERIOD, SCAN_PERIOD};
 use super::period::Period;
-use super::procfs::{self, Image, Stat};
 use super::process_facts::process_fact;
+use super::procfs::{self, Image, Stat};
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
 use crate::sys::fanotify::{ExecOpen, ExecWatch, Reading};
@@ -343,8 +343,7 @@ impl ProcessCollector {
             let now_ns = clock::boottime_ns();
             match &change {
                 ProcessChange::Is(process) => {
-                    let brief =
-                        ProcessBrief::new(process.key, process.image_path(), process.user);
+                    let brief = ProcessBrief::new(process.key, process.image_path(), process.user);
                     self.shared.processes.insert(brief);
                 }
                 ProcessChange::Ended { key, .. } => self.shared.processes.ended(*key, now_ns),
@@ -373,11 +372,10 @@ impl ProcessCollector {
             if !mount.may_hold_programs() {
                 continue;
             }
-            if !self.marked.contains(&mount.device) && !present.contains(&mount.device) {
-                if let Err(error) = execs.mark(&mount.path) {
-                    refused.push(format!("{} ({error})", mount.path.display()));
-                    continue;
-                }
+            let known = self.marked.contains(&mount.device) || present.contains(&mount.device);
+            if !known && let Err(error) = execs.mark(&mount.path) {
+                refused.push(format!("{} ({error})", mount.path.display()));
+                continue;
             }
             present.insert(mount.device);
         }

@@ -43,9 +43,8 @@ impl Image {
     /// Whether both are the same content of the same file. The device is not compared: overlay
     /// filesystems show one file under two.
     pub(crate) fn same_file(&self, other: &Self) -> bool {
-        let of = |image: &Self| {
-            (image.identity.inode, image.identity.bytes, image.identity.modified_ns)
-        };
+        let of =
+            |image: &Self| (image.identity.inode, image.identity.bytes, image.identity.modified_ns);
         of(self) == of(other)
     }
 }
@@ -92,7 +91,8 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let close = line.iter().rposition(|byte| *byte == b')')?;
     let pid = number(line.get(..open)?)?;
     let name = line.get(open + 1..close)?.into();
-    let mut fields = line.get(close + 1..)?.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty());
+    let mut fields =
+        line.get(close + 1..)?.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty());
     let state = *fields.next()?.first()?;
     let parent_pid = number(fields.next()?)?;
     let _group = fields.next()?;
@@ -254,9 +254,26 @@ impl Mount {
     /// Whether programs may lie on it. Filesystems that only show the kernel's state hold none.
     pub(crate) fn may_hold_programs(&self) -> bool {
         const NO_PROGRAMS: [&str; 20] = [
-            "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts",
-            "efivarfs", "fusectl", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs", "securityfs",
-            "selinuxfs", "sysfs", "tracefs", "hugetlbfs",
+            "autofs",
+            "binfmt_misc",
+            "bpf",
+            "cgroup",
+            "cgroup2",
+            "configfs",
+            "debugfs",
+            "devpts",
+            "efivarfs",
+            "fusectl",
+            "mqueue",
+            "nsfs",
+            "proc",
+            "pstore",
+            "rpc_pipefs",
+            "securityfs",
+            "selinuxfs",
+            "sysfs",
+            "tracefs",
+            "hugetlbfs",
         ];
         !NO_PROGRAMS.contains(&self.kind.as_str())
     }

@@ -56,8 +56,7 @@ fn containers_are_known_by_their_ids() {
 
 #[test]
 fn a_deleted_image_is_told_from_its_path() {
-    let identity =
-        FileIdentity { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 };
+    let identity = FileIdentity { device: 1, inode: 2, bytes: 3, modified_ns: 4, changed_ns: 5 };
     let image = Image::new(Path::new("/tmp/x (deleted)"), identity);
     assert_eq!((&*image.path, image.deleted), (&b"/tmp/x"[..], true));
 }

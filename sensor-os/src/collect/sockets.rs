@@ -24,6 +24,10 @@ const NEW_SYN_RECEIVED: u8 = 12;
 
 /// How long an attempt without an answer waits before a dump is to tell its local port.
 const ATTEMPT_PATIENCE_NS: u64 = 50_000_000;
+/// Dumps that look for the local port of an attempt, before its own end is waited for.
+const ATTEMPT_DUMPS_MAX: u8 = 2;
+/// No attempt takes longer by the kernel's own bounds; one that seems to has had its end lost.
+const ATTEMPT_NS_MAX: u64 = 600_000_000_000;
 /// How long a connection waits for its owner to be searched for before it is told of without.
 const OWNER_PATIENCE_NS: u64 = 1_500_000_000;
 /// How long the kernel shows a socket that waits out its time, and a little more.
@@ -88,6 +92,15 @@ struct Attempt {
     remote: SocketAddr,
     began_ns: u64,
     ends: Option<Ends>,
+    /// Dumps that did not show it.
+    dumps: u8,
+}
+
+impl Attempt {
+    /// Whether a dump may still show its local port.
+    fn is_searched(&self) -> bool {
+        self.ends.is_none() && self.dumps < ATTEMPT_DUMPS_MAX
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +140,7 @@ impl SocketTable {
                     remote: change.remote,
                     began_ns: change.time_ns,
                     ends: None,
+                    dumps: 0,
                 };
                 if self.attempts.len() < CONNECTIONS_MAX {
                     self.attempts.insert(change.socket, attempt);
@@ -226,6 +240,13 @@ impl SocketTable {
             let ends = Ends { transport, local: row.local, remote: row.remote };
             shown.insert(ends);
             self.show(now_ns, ends, row);
+        }
+        if transport == Transport::Tcp {
+            self.attempts.retain(|_, attempt| {
+                let searched = attempt.ends.is_none() && attempt.began_ns < began_ns;
+                attempt.dumps = attempt.dumps.saturating_add(u8::from(searched));
+                now_ns.saturating_sub(attempt.began_ns) < ATTEMPT_NS_MAX
+            });
         }
         self.lingering.retain(|_, until_ns| *until_ns > now_ns);
         let gone: Vec<Ends> = self
@@ -345,14 +366,13 @@ impl SocketTable {
     /// Whether only a dump can tell the local port of an attempt.
     pub(crate) fn wants_dump(&self, now_ns: u64) -> bool {
         self.attempts.values().any(|attempt| {
-            attempt.ends.is_none()
-                && now_ns.saturating_sub(attempt.began_ns) > ATTEMPT_PATIENCE_NS
+            attempt.is_searched() && now_ns.saturating_sub(attempt.began_ns) > ATTEMPT_PATIENCE_NS
         })
     }
 
     /// Whether an attempt has neither a local port nor an end.
     pub(crate) fn has_attempts(&self) -> bool {
-        self.attempts.values().any(|attempt| attempt.ends.is_none())
+        self.attempts.values().any(Attempt::is_searched)
     }
 
     /// Tells the connections whose owner is settled, or has been waited for long enough.

@@ -138,7 +138,12 @@ fn a_connection_between_two_dumps_is_told_once_while_it_waits_out_its_time() {
     let mut table = SocketTable::default();
     for second in 1..5 {
         let now_ns = second * 1_000 * MS;
-        table.handle_dump(Transport::Tcp, now_ns, now_ns - MS, &[row(TIME_WAIT, CLIENT, SERVER, 0)]);
+        table.handle_dump(
+            Transport::Tcp,
+            now_ns,
+            now_ns - MS,
+            &[row(TIME_WAIT, CLIENT, SERVER, 0)],
+        );
         let changes = drain(&mut table);
         assert_eq!(changes.len(), if second == 1 { 2 } else { 0 }, "second {second}");
     }

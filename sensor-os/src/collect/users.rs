@@ -4,7 +4,6 @@
 //! asked. A file is read again only when its change time says so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +13,7 @@ use super::fact::{CollectedFact, FactBuilder, OwnedValue, Room};
 use super::limits::{FILE_BYTES_MAX, KEY_TEXT_BYTES_MAX, USERS_MAX};
 use super::procfs::{Text, read_bounded};
 use super::queue::Source;
+use super::stamp::Stamp;
 use crate::sys::native;
 
 /// One account.
@@ -63,23 +63,19 @@ pub(crate) fn parse_logged_in(utmp: &[u8]) -> BTreeSet<Text> {
 #[derive(Debug)]
 struct WatchedFile {
     path: PathBuf,
-    stamp: Option<(u64, i64, i64, u64)>,
+    stamp: Stamp,
 }
 
 impl WatchedFile {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), stamp: None }
+        Self { path: path.to_owned(), stamp: Stamp::default() }
     }
 
     /// The content, if it is not the content of last time. A file that is gone is empty.
     fn changed(&mut self) -> Option<Vec<u8>> {
-        let stamp = std::fs::metadata(&self.path)
-            .map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
-            .unwrap_or_default();
-        if self.stamp == Some(stamp) {
+        if !self.stamp.changed([&self.path]) {
             return None;
         }
-        self.stamp = Some(stamp);
         Some(read_bounded(&self.path, FILE_BYTES_MAX).unwrap_or_default())
     }
 }
@@ -143,7 +139,7 @@ impl UserCollector {
 
     /// Forgets what was told, so that everything is told again.
     pub(crate) fn tell_again(&mut self) {
-        self.passwd.stamp = None;
+        self.passwd.stamp = Stamp::default();
         self.told.clear();
     }
 

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::native;
 
-/// Bytes of the ring: about 1,800 changes may wait for us. A power of two and of pages.
-const RING_BYTES: usize = 256 << 10;
+/// Bytes of the ring: about 4,000 changes may wait for us. A power of two and of pages.
+const RING_BYTES: usize = 512 << 10;
 const RECORD_BYTES: i32 = 112;
 
 const MAP_CREATE: libc::c_long = 0;
@@ -87,6 +87,15 @@ pub(crate) struct SocketChange {
     pub(crate) bytes_received: u64,
 }
 
+/// What one reading gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TracerReading {
+    /// Everything.
+    Complete,
+    /// Everything that was in the ring, which was full: the kernel may have had no room for more.
+    MayHaveLost,
+}
+
 /// The attached program and its ring.
 #[derive(Debug)]
 pub(crate) struct SocketTracer {
@@ -109,12 +118,12 @@ impl SocketTracer {
     }
 
     /// Gives every waiting change to `take`, in the kernel's order.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(SocketChange)) {
+    pub(crate) fn read(&mut self, mut take: impl FnMut(SocketChange)) -> TracerReading {
         self.ring.read(|record| {
             if let Some(change) = parse(record) {
                 take(change);
             }
-        });
+        })
     }
 }
 
@@ -127,9 +136,8 @@ impl AsFd for SocketTracer {
 fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
     // SAFETY: `attributes` is a union bpf_attr of the stated length, whose pointers name live memory
     // of their callers; every command used here answers a new descriptor.
-    let raw = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len())
-    };
+    let raw =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
     let raw = i32::try_from(raw).unwrap_or(-1);
     if raw < 0 {
         return Err(io::Error::last_os_error());
@@ -368,11 +376,13 @@ impl Ring {
         unsafe { AtomicU64::from_ptr(self.producer.cast()) }.load(Ordering::Acquire)
     }
 
-    fn read(&mut self, mut take: impl FnMut(&[u8])) {
+    fn read(&mut self, mut take: impl FnMut(&[u8])) -> TracerReading {
         const BUSY: u32 = 1 << 31;
         const DISCARD: u32 = 1 << 30;
         const HEADER: u64 = 8;
         let mut position = self.consumer_position().load(Ordering::Relaxed);
+        let waiting = self.producer_position().saturating_sub(position);
+        let full = waiting + 2 * RECORD_BYTES as u64 > RING_BYTES as u64;
         while position < self.producer_position() {
             let offset = usize::try_from(position).unwrap_or(0) & (RING_BYTES - 1);
             // SAFETY: records begin at multiples of eight, and `offset` is below RING_BYTES, inside
@@ -392,6 +402,7 @@ impl Ring {
             position += (bytes as u64 + HEADER).next_multiple_of(8);
             self.consumer_position().store(position, Ordering::Release);
         }
+        if full { TracerReading::MayHaveLost } else { TracerReading::Complete }
     }
 }
 
@@ -409,14 +420,7 @@ fn map_pages(map: &OwnedFd, bytes: usize, access: i32, offset: usize) -> io::Res
     let offset = libc::off_t::try_from(offset).unwrap_or(0);
     // SAFETY: a fresh shared mapping at an address of the kernel's choice disturbs no other memory.
     let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            bytes,
-            access,
-            libc::MAP_SHARED,
-            map.as_raw_fd(),
-            offset,
-        )
+        libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.as_raw_fd(), offset)
     };
     if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
 }

@@ -208,6 +208,11 @@ impl FolderEvent<'_> {
         self.mask & (libc::FAN_CREATE | libc::FAN_MOVED_TO) != 0
     }
 
+    /// It was moved here from elsewhere or another name.
+    pub(crate) fn moved_here(&self) -> bool {
+        self.mask & libc::FAN_MOVED_TO != 0
+    }
+
     /// It was written and closed.
     pub(crate) fn written(&self) -> bool {
         self.mask & libc::FAN_CLOSE_WRITE != 0
@@ -268,10 +273,7 @@ impl FolderWatch {
     /// # Errors
     ///
     /// The group's own.
-    pub(crate) fn read(
-        &mut self,
-        mut take: impl FnMut(FolderEvent<'_>),
-    ) -> io::Result<Reading> {
+    pub(crate) fn read(&mut self, mut take: impl FnMut(FolderEvent<'_>)) -> io::Result<Reading> {
         self.group.read(|metadata, records| {
             if let Some((folder, name)) = folder_and_name(records) {
                 take(FolderEvent { folder, name, pid: metadata.pid, mask: metadata.mask });

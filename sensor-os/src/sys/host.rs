@@ -5,6 +5,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -55,6 +56,43 @@ pub(crate) fn memory_bytes() -> u64 {
     total.saturating_mul(u64::from(answer.mem_unit))
 }
 
+/// The addresses of this machine's interfaces, in the kernel's order; empty where it does not say.
+pub(crate) fn addresses() -> Vec<IpAddr> {
+    let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: the call writes one pointer into `first`.
+    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
+        return Vec::new();
+    }
+    let mut addresses = Vec::new();
+    let mut entry = first;
+    // SAFETY: `entry` is null or an element of the list, which lives until it is freed below.
+    while let Some(interface) = unsafe { entry.as_ref() } {
+        addresses.extend(address_of(interface.ifa_addr));
+        entry = interface.ifa_next;
+    }
+    // SAFETY: `first` is the list that getifaddrs made, freed once and not used further.
+    unsafe { libc::freeifaddrs(first) };
+    addresses
+}
+
+fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: null or a socket address, whose family says how long it is.
+    let family = unsafe { address.as_ref() }?.sa_family;
+    match libc::c_int::from(family) {
+        libc::AF_INET => {
+            // SAFETY: an AF_INET address is a sockaddr_in; it is copied out unaligned.
+            let inet = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some(Ipv4Addr::from(u32::from_be(inet.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: an AF_INET6 address is a sockaddr_in6; it is copied out unaligned.
+            let inet = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            Some(Ipv6Addr::from(inet.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no precondition and cannot fail.
@@ -85,9 +123,8 @@ pub(crate) struct FileIdentity {
 impl FileIdentity {
     /// Of a file's metadata.
     pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
-        let nanos = |seconds: i64, nanos: i64| {
-            seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-        };
+        let nanos =
+            |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000).saturating_add(nanos);
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -105,10 +105,7 @@ impl Wake {
 /// # Errors
 ///
 /// The kernel's own, other than would-block and interruption.
-pub(crate) fn read_available(
-    descriptor: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> io::Result<usize> {
+pub(crate) fn read_available(descriptor: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into `buffer`.
     let read =
         unsafe { libc::read(descriptor.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };

@@ -75,9 +75,8 @@ impl Opens {
         };
         let next_exec_at = after(program_at).min(waiting.len());
         let shown = snapshot.and_then(|snapshot| snapshot.image.as_ref());
-        let shown_at = shown.map(|shown| {
-            waiting.iter().position(|(_, opened)| opened.image.same_file(shown))
-        });
+        let shown_at =
+            shown.map(|shown| waiting.iter().position(|(_, opened)| opened.image.same_file(shown)));
         let (chosen_at, taken, current) = match shown_at {
             // /proc shows a file of this exec: that is the program.
             Some(Some(at)) if at < next_exec_at => (at, after(at).min(waiting.len()), true),

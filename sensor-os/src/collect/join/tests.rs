@@ -10,8 +10,7 @@ const CHILD: u32 = 20;
 
 fn image(name: &str) -> Image {
     let inode = name.bytes().fold(7, |sum: u64, byte| sum * 31 + u64::from(byte));
-    let identity =
-        FileIdentity { device: 1, inode, bytes: 100, modified_ns: 1, changed_ns: 1 };
+    let identity = FileIdentity { device: 1, inode, bytes: 100, modified_ns: 1, changed_ns: 1 };
     Image { path: name.as_bytes().into(), deleted: false, identity }
 }
 
