@@ -2,3 +2,15 @@
 
 pub mod collect;
 mod sys;
+
+pub mod config;
+mod clock;
+mod dial;
+mod durable_file;
+mod enrol;
+mod escape;
+mod hexadecimal;
+pub mod identity;
+mod logging;
+mod machine;
+mod tls;

@@ -1,0 +1,180 @@
+//! Small files that are whole or absent: after a power cut the old or the new content is there.
+//!
+//! Not here: the spool, whose files only grow. Invariant: a file appears under its name only when
+//! its bytes are on the disk.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The owner alone (0600).
+    Owner,
+    /// Everyone (0644).
+    Everyone,
+}
+
+/// Whether a file must outlive a power cut, or only this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// Synced, and its folder too.
+    PowerCut,
+    /// Renamed into place: whole, but perhaps old after a power cut.
+    Process,
+}
+
+/// Makes `folder` and those above it, for the owner alone.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Writes `bytes` beside `path`, then renames them to `path`.
+///
+/// # Errors
+/// Those of the file system; `path` then still has its old content.
+pub(crate) fn write(
+    path: &Path,
+    bytes: &[u8],
+    access: Access,
+    durability: Durability,
+) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut temporary_name = std::ffi::OsString::from(".");
+    temporary_name.push(name);
+    temporary_name.push(format!(".{}.new", std::process::id()));
+    let temporary = folder_of(path).join(temporary_name);
+    let written = write_new(&temporary, bytes, access, durability)
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        // It may not exist; the first error is the one that tells.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    match durability {
+        Durability::PowerCut => sync_folder(folder_of(path)),
+        Durability::Process => Ok(()),
+    }
+}
+
+fn write_new(path: &Path, bytes: &[u8], access: Access, durability: Durability) -> io::Result<()> {
+    // What a crashed run left behind may have another mode, which opening it again would keep.
+    remove(path)?;
+    let mode = match access {
+        Access::Owner => 0o600,
+        Access::Everyone => 0o644,
+    };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    match durability {
+        Durability::PowerCut => file.sync_all(),
+        Durability::Process => Ok(()),
+    }
+}
+
+/// Removes a file; one that is not there is removed already.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The bytes of a file of at most `bytes_max`; `None` when there is no such file.
+///
+/// # Errors
+/// Those of the file system, and `InvalidData` for a longer file.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is too long"));
+    }
+    Ok(Some(bytes))
+}
+
+/// Makes the names in `folder` outlive a power cut.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A lock on a folder that ends with the process that holds it.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+/// Whether a folder's lock was free.
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// It was, and is now held.
+    Ours(FolderLock),
+    /// Another process holds it.
+    Others,
+}
+
+/// Takes the lock of `folder`.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn lock_folder(folder: &Path) -> io::Result<Locked> {
+    let path: PathBuf = folder.join("lock");
+    let file =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Locked::Ours(FolderLock { _file: file })),
+        Err(fs::TryLockError::WouldBlock) => Ok(Locked::Others),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_key_is_the_owners_alone_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        for (content, durability) in
+            [(b"one", Durability::PowerCut), (b"two", Durability::Process)]
+        {
+            write(&path, content, Access::Owner, durability).unwrap();
+        }
+        assert_eq!(read(&path, 3).unwrap().unwrap(), b"two");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(read(&path, 2).is_err());
+        assert!(read(&folder.path().join("none"), 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let Locked::Ours(held) = lock_folder(folder.path()).unwrap() else { panic!() };
+        assert!(matches!(lock_folder(folder.path()).unwrap(), Locked::Others));
+        drop(held);
+        assert!(matches!(lock_folder(folder.path()).unwrap(), Locked::Ours(_)));
+    }
+}
