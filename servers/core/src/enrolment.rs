@@ -131,6 +131,10 @@ pub mod key {
     pub const SENSORS: &[u8] = b"enrol/sensor/";
     /// Behind the key of every sensor.
     pub const SENSORS_END: &[u8] = b"enrol/sensor0";
+    /// Before the key of every token.
+    pub const TOKENS: &[u8] = b"enrol/token/";
+    /// Behind the key of every token.
+    pub const TOKENS_END: &[u8] = b"enrol/token0";
 
     /// Of a [`super::SensorRecord`].
     #[must_use]
@@ -138,22 +142,22 @@ pub mod key {
         [SENSORS, &sensor.0].concat()
     }
 
-    /// Of the id (16 bytes) of the sensor that has a public key.
-    #[must_use]
-    pub fn public_key(digest: &[u8; 32]) -> Vec<u8> {
-        [b"enrol/key/".as_slice(), digest].concat()
-    }
-
     /// Of a [`super::TokenUse`].
     #[must_use]
     pub fn token(digest: &[u8; 32]) -> Vec<u8> {
-        [b"enrol/token/".as_slice(), digest].concat()
+        [TOKENS, digest].concat()
     }
 
     /// The sensor in a key that [`sensor`] made.
     #[must_use]
     pub fn sensor_of(key: &[u8]) -> Option<SensorId> {
         key.strip_prefix(SENSORS)?.try_into().ok().map(SensorId)
+    }
+
+    /// The digest in a key that [`token`] made.
+    #[must_use]
+    pub fn token_of(key: &[u8]) -> Option<[u8; 32]> {
+        key.strip_prefix(TOKENS)?.try_into().ok()
     }
 }
 
@@ -212,5 +216,6 @@ mod tests {
         assert_eq!(key::sensor_of(&stored), Some(sensor));
         assert!(key::SENSORS < stored.as_slice() && stored.as_slice() < key::SENSORS_END);
         assert_eq!(key::sensor_of(&key::token(&[0; 32])), None);
+        assert_eq!(key::token_of(&key::token(&[5; 32])), Some([5; 32]));
     }
 }

@@ -39,3 +39,28 @@ impl Row {
 pub fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, DecodeError> {
     lapwing_protocol::error::from_bytes(value)
 }
+
+/// Keeps rows durably: what a policy's owner needs of a store, whichever it is.
+pub trait RowKeeper: Send + Sync + 'static {
+    /// All keys and values of `from <= key < to`, in order. May wait for a disk.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn scan(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KeeperError>;
+
+    /// Takes rows as one batch, in the order of the calls, before it returns; the future ends when
+    /// they are durable.
+    fn write(&self, rows: Vec<Row>) -> impl Future<Output = Result<(), KeeperError>> + Send + 'static;
+}
+
+/// Why rows are not kept, for a person: it names the store and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeeperError(pub String);
+
+impl std::fmt::Display for KeeperError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for KeeperError {}
