@@ -29,7 +29,10 @@ where
             std::thread::spawn(move || smol::block_on(executor.run(stopped.begun())))
         })
         .collect();
-    let output = smol::block_on(executor.run(main(Arc::clone(&executor), trigger, shutdown)));
+    let output =
+        smol::block_on(executor.run(main(Arc::clone(&executor), trigger.clone(), shutdown)));
+    // Kept to here: a main that does not want the trigger must not begin the shutdown by dropping it.
+    drop(trigger);
     stop.begin();
     for worker in workers {
         // A worker only ends by panic when a task panicked; that was reported where it happened.
