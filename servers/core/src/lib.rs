@@ -19,6 +19,7 @@ pub mod graph;
 pub mod intel_cache;
 pub mod manifest;
 pub mod query;
+pub mod reputation;
 pub mod rows;
 pub mod tags;
 pub mod view;

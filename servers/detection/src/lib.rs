@@ -1,1 +1,27 @@
-//! The Detection server: ends sensors' connections, keeps the graph, raises evidence.
+//! The Detection server: ends the sensors' connections, keeps the graph, raises evidence.
+//!
+//! The path of a fact through this crate, in the order of its modules: [`sessions`] takes frames,
+//! [`ingest`] makes them durable, [`follow`] reads them back decoded and in order, the analyst
+//! updates the graph and raises evidence, the console answers questions about all of it.
+//! Commands go the other way through [`commands`].
+//!
+//! Not here: the rules of delivery, the decoder, the graph and the judge; they are pure and live in
+//! `lapwing_server_core`.
+//!
+//! Invariants: nothing is acknowledged before the journal's ticket says it is durable; what the
+//! analyst knows can be rebuilt from the journal; one process owns the data folder.
+#![forbid(unsafe_code)]
+
+mod commands;
+mod config;
+mod events;
+mod follow;
+mod heartbeat;
+mod ingest;
+mod metrics;
+mod roster;
+mod server;
+mod sessions;
+
+pub use config::{Config, Detection, Journal, Peers};
+pub use server::run;

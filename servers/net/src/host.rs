@@ -4,7 +4,6 @@
 //! [`Host::open`], before anything is served; the identity in the certificate is that of the configuration.
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -167,12 +166,8 @@ impl Host {
         let listeners = server.listen.iter().map(|address| Listener::bind(*address));
         let listeners: Vec<Listener> =
             listeners.collect::<Result<_, _>>().map_err(HostError::Bind)?;
-        let myself = Myself {
-            identity,
-            name: server.name.clone(),
-            version,
-            started_ms: clock::unix_ms(),
-        };
+        let myself =
+            Myself { identity, name: server.name.clone(), version, started_ms: clock::unix_ms() };
         Ok(Self {
             executor: Arc::clone(executor),
             shutdown: shutdown.clone(),
@@ -232,29 +227,56 @@ impl Host {
         addresses: Vec<SocketAddr>,
     ) -> Result<PeerClient, HostError> {
         let expected = ExpectedPeer::of_role(self.server.deployment, role);
-        let tls = ClientTls::new(&self.credentials, Plane::Peer, expected).map_err(HostError::Tls)?;
+        let tls =
+            ClientTls::new(&self.credentials, Plane::Peer, expected).map_err(HostError::Tls)?;
         Ok(PeerClient::new(&self.executor, name, addresses, tls))
     }
 
-    /// Answers on `planes`, and on HTTP with metrics and health, until the shutdown has begun and connections have
-    /// drained.
+    /// Answers calls on `planes`, and HTTP with metrics and health, on every address of `[server]`, until the shutdown
+    /// has begun and connections have drained.
     ///
     /// # Errors
     /// The TLS library refuses.
     pub async fn serve<S: Service>(
-        self,
+        mut self,
         planes: &[Plane],
         clients: Clients,
         service: Arc<S>,
+        health: impl Fn() -> Health + Clone + Send + Sync + 'static,
+    ) -> Result<(), HostError> {
+        let executor = Arc::clone(&self.executor);
+        let handler: PlaneHandler = Arc::new(move |connection| {
+            Box::pin(peer::serve(Arc::clone(&executor), connection, Arc::clone(&service)))
+        });
+        let ports = std::mem::take(&mut self.listeners).into_iter().map(|listener| Port {
+            listener,
+            planes: planes.to_vec(),
+            handler: Arc::clone(&handler),
+        });
+        let ports = ports.collect();
+        self.serve_ports(ports, clients, health).await
+    }
+
+    /// The listeners of the addresses of `[server]`, for a role whose ports differ in what they serve.
+    pub fn take_listeners(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// Serves each port on its planes, and HTTP with metrics and health on all of them, until the shutdown has begun
+    /// and connections have drained.
+    ///
+    /// # Errors
+    /// The TLS library refuses.
+    pub async fn serve_ports(
+        self,
+        ports: Vec<Port>,
+        clients: Clients,
         health: impl Fn() -> Health + Clone + Send + Sync + 'static,
     ) -> Result<(), HostError> {
         let deployment = match clients {
             Clients::OfDeployment => Some(self.server.deployment),
             Clients::OfAnyDeployment => None,
         };
-        let planes: Vec<Plane> = planes.iter().copied().chain([Plane::Http]).collect();
-        let planes = ServerPlanes::new(&self.credentials, deployment, &planes)
-            .map_err(HostError::Tls)?;
         let router = metrics::router(self.metrics.clone(), self.token, health);
         let context = ListenerContext {
             executor: Arc::clone(&self.executor),
@@ -263,14 +285,24 @@ impl Host {
             shutdown: self.shutdown.clone(),
         };
         let mut serving = Vec::new();
-        for listener in self.listeners {
-            log::info!("{} {} listens on {}", self.server.role, self.server.name, listener.address());
-            let (executor, service) = (Arc::clone(&self.executor), Arc::clone(&service));
-            let router = router.clone();
-            let handler = move |connection: Connection| {
-                speak(Arc::clone(&executor), connection, Arc::clone(&service), router.clone())
+        for Port { listener, planes, handler } in ports {
+            log::info!(
+                "{} {} listens on {}",
+                self.server.role,
+                self.server.name,
+                listener.address()
+            );
+            let planes: Vec<Plane> = planes.into_iter().chain([Plane::Http]).collect();
+            let planes = ServerPlanes::new(&self.credentials, deployment, &planes)
+                .map_err(HostError::Tls)?;
+            let (executor, router) = (Arc::clone(&self.executor), router.clone());
+            let handler = move |connection: Connection| match connection.plane {
+                Plane::Http => {
+                    Box::pin(http::serve(Arc::clone(&executor), connection, router.clone()))
+                }
+                Plane::Enrol | Plane::Sensor | Plane::Peer => handler(connection),
             };
-            serving.push(self.executor.spawn(listener.serve(planes.clone(), context.clone(), handler)));
+            serving.push(self.executor.spawn(listener.serve(planes, context.clone(), handler)));
         }
         for task in serving {
             task.await;
@@ -279,18 +311,16 @@ impl Host {
     }
 }
 
-fn speak<S: Service>(
-    executor: Executor,
-    connection: Connection,
-    service: Arc<S>,
-    router: axum::Router,
-) -> impl Future<Output = Result<(), Fault>> + Send {
-    async move {
-        match connection.plane {
-            Plane::Http => http::serve(executor, connection, router).await,
-            Plane::Enrol | Plane::Sensor | Plane::Peer => {
-                peer::serve(executor, connection, service).await
-            }
-        }
-    }
+/// What speaks on the connections of a port, HTTP left out.
+pub type PlaneHandler =
+    Arc<dyn Fn(Connection) -> smol::future::Boxed<Result<(), Fault>> + Send + Sync>;
+
+/// An address and what is served there.
+pub struct Port {
+    /// The address, bound.
+    pub listener: Listener,
+    /// The planes; HTTP is served besides.
+    pub planes: Vec<Plane>,
+    /// What speaks on them.
+    pub handler: PlaneHandler,
 }

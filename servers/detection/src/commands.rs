@@ -1,0 +1,136 @@
+//! Commands on their way to sensors: durable here until the sensor has accepted them.
+//!
+//! Not here: who may issue them (console.rs) and what becomes of them (facts in the urgent lane).
+//! Invariants: a command is durable before its issuer is answered; per sensor they are in order of
+//! number; one that the sensor has accepted, or whose time is over, is deleted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use lapwing_net::peer::Failure;
+use lapwing_protocol::code::Code;
+use lapwing_protocol::command::{Command, CommandNumber};
+use lapwing_protocol::console::CommandPut;
+use lapwing_protocol::id::SensorId;
+use lapwing_server_core::rows::{self, Row};
+use lapwing_store::{RowStore, StoreError};
+
+/// The first byte of a command's key in the state store.
+const COMMAND: u8 = b'c';
+/// Commands waiting for one sensor; one more is refused as busy, and its issuer keeps it.
+const COMMANDS_PER_SENSOR_MAX: usize = 64;
+
+/// The commands that wait.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    state: RowStore,
+    waiting: Mutex<BTreeMap<SensorId, VecDeque<CommandPut>>>,
+}
+
+impl Commands {
+    /// Reads what waits from the state store. Blocks.
+    pub(crate) fn load(state: RowStore) -> Result<Self, StoreError> {
+        let mut waiting: BTreeMap<SensorId, VecDeque<CommandPut>> = BTreeMap::new();
+        for (_, value) in state.scan(&[COMMAND], &[COMMAND + 1])? {
+            match rows::read::<CommandPut>(&value) {
+                Ok(put) => waiting.entry(put.sensor).or_default().push_back(put),
+                Err(error) => log::error!("a stored command is not readable ({error}); skipped"),
+            }
+        }
+        Ok(Self { state, waiting: Mutex::new(waiting) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, VecDeque<CommandPut>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a command, durably. One that is queued already is answered as queued.
+    ///
+    /// # Errors
+    /// [`Code::BUSY`] when the sensor's queue is full, [`Code::STALE_COMMAND`] when a later one is
+    /// queued, [`Code::STORE_FAILED`].
+    pub(crate) async fn put(&self, put: CommandPut) -> Result<(), Failure> {
+        if let Some(last) = self.last(put.sensor) {
+            if put.number == last {
+                return Ok(());
+            }
+            if put.number < last {
+                return Err(Failure::new(Code::STALE_COMMAND, "a later command is queued"));
+            }
+        }
+        if self.pending(put.sensor).len() >= COMMANDS_PER_SENSOR_MAX {
+            let text = "too many commands wait for this sensor; try again later";
+            return Err(Failure::new(Code::BUSY, text));
+        }
+        let row = Row::put(key(put.sensor, put.number).to_vec(), &put);
+        self.state.submit(vec![row]).map_err(failed)?.durable().await.map_err(failed)?;
+        self.lock().entry(put.sensor).or_default().push_back(put);
+        Ok(())
+    }
+
+    /// The number of the last command that waits for `sensor`.
+    pub(crate) fn last(&self, sensor: SensorId) -> Option<CommandNumber> {
+        self.lock().get(&sensor)?.back().map(|put| put.number)
+    }
+
+    fn pending(&self, sensor: SensorId) -> Vec<CommandPut> {
+        self.lock().get(&sensor).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
+    }
+
+    /// The commands to send to `sensor` now: above `sent` and not expired.
+    pub(crate) fn due(
+        &self,
+        now_ms: u64,
+        sensor: SensorId,
+        sent: Option<CommandNumber>,
+    ) -> Vec<Command> {
+        let due = |put: &CommandPut| put.expires_ms > now_ms && Some(put.number) > sent;
+        let command = |put: CommandPut| Command {
+            number: put.number,
+            expires_after_ms: put.expires_ms - now_ms,
+            action: put.action,
+        };
+        self.pending(sensor).into_iter().filter(due).map(command).collect()
+    }
+
+    /// Deletes what the sensor has accepted, and what expired.
+    pub(crate) async fn settle(
+        &self,
+        now_ms: u64,
+        sensor: SensorId,
+        accepted: Option<CommandNumber>,
+    ) {
+        let over = |put: &CommandPut| Some(put.number) <= accepted || put.expires_ms <= now_ms;
+        let settled = self.pending(sensor).into_iter().filter(|put| over(put));
+        let removed: Vec<Row> =
+            settled.map(|put| Row::remove(key(sensor, put.number).to_vec())).collect();
+        if removed.is_empty() {
+            return;
+        }
+        let durable = match self.state.submit(removed) {
+            Ok(committing) => committing.durable().await,
+            Err(error) => Err(error),
+        };
+        match durable {
+            Ok(()) => {
+                if let Some(queue) = self.lock().get_mut(&sensor) {
+                    queue.retain(|put| !over(put));
+                }
+            }
+            Err(error) => log::error!("cannot delete settled commands: {error}"),
+        }
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Code::STORE_FAILED, format!("the command could not be stored: {error}"))
+}
+
+/// Keys sort by sensor, then number.
+fn key(sensor: SensorId, number: CommandNumber) -> [u8; 33] {
+    let mut key = [COMMAND; 33];
+    key[1..17].copy_from_slice(&sensor.0);
+    key[17..25].copy_from_slice(&number.issuer.to_be_bytes());
+    key[25..].copy_from_slice(&number.seq.to_be_bytes());
+    key
+}

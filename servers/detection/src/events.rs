@@ -1,0 +1,234 @@
+//! The export of stored facts: the journal read from its beginning, decoded, page by page.
+//!
+//! Not here: the live graph. A page goes on where the one before ended; its decoders are kept for
+//! that, so that reading on costs no rebuilding. A cursor that is not kept is read up to from the
+//! beginning, which gives the same answer later.
+//!
+//! Invariant: every stored fact once, in commit order; a hole and an undecoded chunk have a row each.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lapwing_protocol::console::EventView;
+use lapwing_protocol::delivery::{Jump, JumpCause};
+use lapwing_protocol::id::{DeploymentId, ElementGuid};
+use lapwing_protocol::items::Items;
+use lapwing_server_core::change::Change;
+use lapwing_server_core::view::{OwnedCell, OwnedNamedCell, named_cells_bytes, push_item};
+use lapwing_store::StoreError;
+use lapwing_store::journal::{Journal, PageLimit};
+
+use crate::follow::{Content, Decoders, Followed};
+use crate::roster::Roster;
+
+/// Exports under way whose decoders are kept.
+const READERS_MAX: usize = 4;
+/// Bytes of events in one page: well below the bound of a reply.
+const PAGE_BYTES: usize = 2 << 20;
+/// Entries read at a time.
+const READ: PageLimit = PageLimit { entries: 64, bytes: 1 << 20 };
+
+/// Exports the facts of one journal.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    journal: Arc<Journal>,
+    roster: Arc<Roster>,
+    deployment: DeploymentId,
+    rows_max: u32,
+    readers: Mutex<Vec<Reader>>,
+}
+
+/// Where an export stands.
+#[derive(Debug)]
+struct Reader {
+    next: u64,
+    decoders: Decoders,
+}
+
+/// A page of the export.
+#[derive(Debug, Default)]
+pub(crate) struct EventPage {
+    /// `Items<EventView>`.
+    pub(crate) items: Vec<u8>,
+    /// The cursor behind it.
+    pub(crate) next_cursor: u64,
+    /// Whether it reaches the journal's present end.
+    pub(crate) at_end: bool,
+}
+
+impl Exporter {
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        roster: Arc<Roster>,
+        deployment: DeploymentId,
+        rows_max: u32,
+    ) -> Self {
+        Self { journal, roster, deployment, rows_max, readers: Mutex::default() }
+    }
+
+    /// The facts from `cursor` on, about `limit` of them. Blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(crate) fn page(&self, cursor: u64, limit: usize) -> Result<EventPage, StoreError> {
+        let mut reader = self.reader(cursor)?;
+        let mut page = EventPage::default();
+        let mut count = 0;
+        while count < limit && page.items.len() < PAGE_BYTES {
+            let read = self.journal.read_from(reader.next, READ)?;
+            if read.entries.is_empty() && read.next == reader.next {
+                page.at_end = true;
+                break;
+            }
+            for entry in &read.entries {
+                if let Some(followed) = reader.decoders.decode(entry) {
+                    count += self.push(&mut page.items, &followed);
+                }
+            }
+            reader.next = read.next;
+        }
+        page.next_cursor = reader.next;
+        self.keep(reader);
+        Ok(page)
+    }
+
+    fn reader(&self, cursor: u64) -> Result<Reader, StoreError> {
+        let cursor = cursor.max(1);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = readers.iter().position(|reader| reader.next == cursor) {
+            return Ok(readers.swap_remove(found));
+        }
+        drop(readers);
+        let mut reader =
+            Reader { next: 1, decoders: Decoders::new(self.deployment, self.rows_max) };
+        while reader.next < cursor {
+            let read = self.journal.read_from(reader.next, READ)?;
+            if read.entries.is_empty() && read.next == reader.next {
+                break;
+            }
+            for entry in read.entries.iter().filter(|entry| entry.commit_id < cursor) {
+                reader.decoders.decode(entry);
+            }
+            reader.next = read.next.min(cursor);
+        }
+        Ok(reader)
+    }
+
+    fn keep(&self, reader: Reader) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.push(reader);
+        if readers.len() > READERS_MAX {
+            readers.remove(0);
+        }
+    }
+
+    /// Appends the rows of one entry; gives their number.
+    fn push(&self, items: &mut Vec<u8>, followed: &Followed) -> usize {
+        let machine = self.roster.find(followed.sensor);
+        let machine = machine.map(|member| member.about().record.name.clone()).unwrap_or_default();
+        let row = Row { followed, machine: &machine };
+        match &followed.content {
+            Content::Changes(decoded) => {
+                let facts = decoded.changes.iter().filter(|change| change.index.is_some());
+                let count = facts.clone().map(|change| row.change(items, change)).count();
+                for (reason, dropped) in &decoded.dropped {
+                    let fields = [
+                        named("count", OwnedCell::U64(*dropped)),
+                        named("reason", OwnedCell::Text(format!("{reason:?}"))),
+                    ];
+                    row.other(items, "dropped", &fields);
+                }
+                count + decoded.dropped.len()
+            }
+            Content::Jump(jump) => {
+                row.other(items, "jump", &jump_fields(jump));
+                1
+            }
+            Content::Undecoded(error, count) => {
+                let fields = [
+                    named("count", OwnedCell::U64(*count)),
+                    named("reason", OwnedCell::Text(error.to_string())),
+                ];
+                row.other(items, "undecoded", &fields);
+                1
+            }
+            Content::Unreadable(error) => {
+                let reason = OwnedCell::Text(error.to_string());
+                row.other(items, "unreadable", &[named("reason", reason)]);
+                1
+            }
+        }
+    }
+}
+
+fn named(name: &str, value: OwnedCell) -> OwnedNamedCell {
+    (name.to_owned(), value)
+}
+
+fn jump_fields(jump: &Jump) -> Vec<OwnedNamedCell> {
+    let cause = match jump.cause {
+        JumpCause::Dropped(reason) => format!("dropped: {reason:?}"),
+        JumpCause::StoredElsewhere(server) => format!("stored elsewhere: {server}"),
+        JumpCause::Lost(reason) => format!("lost: {reason:?}"),
+    };
+    vec![
+        named("from_seq", OwnedCell::U64(jump.from_seq)),
+        named("to_seq", OwnedCell::U64(jump.to_seq)),
+        named("to_index", jump.to_index.map_or(OwnedCell::Absent, OwnedCell::U64)),
+        named("cause", OwnedCell::Text(cause)),
+    ]
+}
+
+/// Writes rows of one entry.
+struct Row<'f> {
+    followed: &'f Followed,
+    machine: &'f str,
+}
+
+impl Row<'_> {
+    fn change(&self, items: &mut Vec<u8>, change: &Change) {
+        let fields: Vec<OwnedNamedCell> = change
+            .fields
+            .iter()
+            .filter_map(|(feature, value)| {
+                let model = change.model.feature(*feature)?;
+                Some((model.name.to_string(), OwnedCell::from(value)))
+            })
+            .collect();
+        let fields = named_cells_bytes(&fields);
+        let view = EventView {
+            index: change.index.unwrap_or_default(),
+            source_seq: change.source_seq,
+            time_ns: change.wall_ns,
+            kind: &change.model.name,
+            op: change.what.name(),
+            element: change.guid,
+            fields: Items::from_bytes(&fields),
+            ..self.blank()
+        };
+        push_item(items, &view);
+    }
+
+    fn other(&self, items: &mut Vec<u8>, op: &str, fields: &[OwnedNamedCell]) {
+        let fields = named_cells_bytes(fields);
+        let view = EventView { op, fields: Items::from_bytes(&fields), ..self.blank() };
+        push_item(items, &view);
+    }
+
+    fn blank(&self) -> EventView<'_> {
+        EventView {
+            sensor: self.followed.sensor,
+            machine: self.machine,
+            lane: self.followed.lane,
+            log: self.followed.log,
+            seq: self.followed.seq,
+            index: self.followed.first_index,
+            source_seq: None,
+            time_ns: self.followed.received_ms.saturating_mul(1_000_000),
+            received_ms: self.followed.received_ms,
+            kind: "",
+            op: "",
+            element: ElementGuid([0; 16]),
+            fields: Items::EMPTY,
+        }
+    }
+}

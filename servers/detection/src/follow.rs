@@ -1,0 +1,190 @@
+//! Follows the journal: entries in commit order, decoded.
+//!
+//! Not here: what is done with the changes (analyst.rs). A follower begins by rebuilding: the
+//! segments in which the live heads stand are decoded from their keyframes, so that the chunks
+//! after the cursor find the state they build on.
+//!
+//! Invariant: entries are handed out in commit order, each once; nothing is read that is not durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::delivery::Jump;
+use lapwing_protocol::error::{DecodeError, from_bytes};
+use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
+use lapwing_server_core::decode::{BuiltIn, Decoded, Decoder, LogContext};
+use lapwing_store::StoreError;
+use lapwing_store::journal::{Entry, Journal, LogKey, PageLimit};
+
+use crate::ingest::{EntryForm, EntryHeader};
+use crate::roster::lane_of;
+
+/// One entry of the journal, decoded.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// Its commit id.
+    pub(crate) commit_id: u64,
+    /// Whose it is.
+    pub(crate) sensor: SensorId,
+    /// Its lane.
+    pub(crate) lane: Lane,
+    /// Its log.
+    pub(crate) log: LogId,
+    /// Its sequence; a Jump's last.
+    pub(crate) seq: u64,
+    /// Index of its first fact.
+    pub(crate) first_index: u64,
+    /// When it was received, milliseconds since 1970.
+    pub(crate) received_ms: u64,
+    /// What it says.
+    pub(crate) content: Content,
+}
+
+/// What an entry says.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A chunk, decoded.
+    Changes(Decoded),
+    /// A chunk that did not decode, with the facts it covers.
+    Undecoded(DecodeError, u64),
+    /// A hole.
+    Jump(Jump),
+    /// Bytes that are not what their header says: damage, or a fault of this program.
+    Unreadable(DecodeError),
+}
+
+/// The decoders of all lanes.
+#[derive(Debug)]
+pub(crate) struct Decoders {
+    deployment: DeploymentId,
+    rows_max: u32,
+    built_in: BuiltIn,
+    by_lane: BTreeMap<(SensorId, Lane), Decoder>,
+}
+
+impl Decoders {
+    pub(crate) fn new(deployment: DeploymentId, rows_max: u32) -> Self {
+        let built_in = BuiltIn::default();
+        Self { deployment, rows_max, built_in, by_lane: BTreeMap::new() }
+    }
+
+    /// Rows of a sensor's table, and whether it is known to differ from the sensor's.
+    pub(crate) fn standing(&self, sensor: SensorId) -> (usize, bool) {
+        let bulk = self.by_lane.get(&(sensor, Lane::Bulk));
+        bulk.map_or((0, false), |decoder| (decoder.rows(), decoder.is_divergent()))
+    }
+
+    /// Decodes one entry; entries of a lane must come in order.
+    pub(crate) fn decode(&mut self, entry: &Entry) -> Option<Followed> {
+        let sensor = SensorId(entry.log.lane.sensor);
+        let lane = lane_of(entry.log.lane.lane)?;
+        let log = LogId(entry.log.log);
+        let header = EntryHeader::decode(&entry.header);
+        let context = LogContext { deployment: self.deployment, sensor, lane, log };
+        let decoder = self
+            .by_lane
+            .entry((sensor, lane))
+            .or_insert_with(|| Decoder::new(context, self.rows_max, self.built_in.clone()));
+        decoder.open_log(log);
+        let (seq, first_index, content) = match header {
+            Err(error) => (0, 0, Content::Unreadable(error)),
+            Ok(header) => {
+                let content = match header.form {
+                    EntryForm::Chunk => decode_chunk(decoder, &entry.body),
+                    EntryForm::Jump => {
+                        decoder.await_opening();
+                        from_bytes(&entry.body).map_or_else(Content::Unreadable, Content::Jump)
+                    }
+                };
+                (header.seq, header.first_index, content)
+            }
+        };
+        Some(Followed {
+            commit_id: entry.commit_id,
+            sensor,
+            lane,
+            log,
+            seq,
+            first_index,
+            received_ms: entry.received_wall_ms,
+            content,
+        })
+    }
+}
+
+fn decode_chunk(decoder: &mut Decoder, body: &[u8]) -> Content {
+    let chunk = match Chunk::decode(body) {
+        Ok(chunk) => chunk,
+        Err(error) => return Content::Unreadable(error),
+    };
+    match decoder.handle_chunk(&chunk) {
+        Ok(decoded) => Content::Changes(decoded),
+        Err(error) => Content::Undecoded(error, chunk.header.count),
+    }
+}
+
+/// Entries of one read of the journal.
+const PAGE: PageLimit = PageLimit { entries: 256, bytes: 1 << 20 };
+
+/// Reads the journal from a cursor on.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    journal: Arc<Journal>,
+    decoders: Decoders,
+    /// The next commit id.
+    next: u64,
+}
+
+impl Follower {
+    /// A follower that goes on at commit id `next`; gives the entries of the live segments before
+    /// it, decoded, to rebuild from. Blocks.
+    pub(crate) fn rebuild(
+        journal: Arc<Journal>,
+        decoders: Decoders,
+        next: u64,
+        mut give: impl FnMut(Followed),
+    ) -> Result<Self, StoreError> {
+        let mut follower = Self { journal, decoders, next: next.max(1) };
+        let mut after = None;
+        loop {
+            let page = follower.journal.heads(after.as_ref(), 256)?;
+            let Some((last, _)) = page.last() else { return Ok(follower) };
+            after = Some(*last);
+            for (lane, head) in page {
+                let log = LogKey { lane, log: head.log };
+                let range = follower.journal.log_range(&log, head.segment..=head.segment)?;
+                for commit_id in range.commits.into_iter().filter(|id| *id < follower.next) {
+                    let entry = follower.journal.entry(commit_id)?;
+                    entry
+                        .and_then(|entry| follower.decoders.decode(&entry))
+                        .into_iter()
+                        .for_each(&mut give);
+                }
+            }
+        }
+    }
+
+    /// The journal that is followed.
+    pub(crate) fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// The next commit id.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The decoders' view of a sensor.
+    pub(crate) fn standing(&self, sensor: SensorId) -> (usize, bool) {
+        self.decoders.standing(sensor)
+    }
+
+    /// The entries that are durable behind the last page, decoded; none when there are none. Blocks.
+    pub(crate) fn page(&mut self) -> Result<Vec<Followed>, StoreError> {
+        let page = self.journal.read_from(self.next, PAGE)?;
+        self.next = page.next;
+        let followed = page.entries.iter().filter_map(|entry| self.decoders.decode(entry));
+        Ok(followed.collect())
+    }
+}

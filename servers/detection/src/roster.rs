@@ -1,0 +1,244 @@
+//! The sensors this server knows: where each stands, what it said of itself, whether it is here.
+//!
+//! Not here: connections (sessions.rs) and what sensors observe (the graph). What must survive a
+//! restart is written to the state store before the sensor is answered for the first time.
+//!
+//! Invariant: there is one [`Member`] per sensor, and its receiver is the only one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+use lapwing_protocol::hello::Memory;
+use lapwing_protocol::id::{DeploymentId, Lane, SensorId, ServerId};
+use lapwing_server_core::delivery::{Greeting, HeadRecord, Receiver, Standing};
+use lapwing_server_core::rows::{self, Row};
+use lapwing_store::journal::{Journal, LaneKey};
+use lapwing_store::{RowStore, StoreError};
+use serde::{Deserialize, Serialize};
+
+/// The first byte of a sensor's key in the state store.
+const SENSOR: u8 = b's';
+
+/// A sensor this server knows.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Which sensor.
+    pub(crate) sensor: SensorId,
+    /// Notified when something may be sent to it, or its session was fenced.
+    pub(crate) wake: Event,
+    receiver: Mutex<Receiver>,
+    about: Mutex<About>,
+}
+
+/// What is known of a sensor.
+#[derive(Clone, Debug)]
+pub(crate) struct About {
+    /// What is kept over a restart.
+    pub(crate) record: SensorRecord,
+    /// The open session's number and where it comes from.
+    pub(crate) session: Option<(u64, SocketAddr)>,
+    /// Last frame, milliseconds since 1970.
+    pub(crate) last_seen_ms: u64,
+    /// Whether it said that it collects.
+    pub(crate) collecting: bool,
+    /// Whether its spool survives.
+    pub(crate) memory: Memory,
+}
+
+/// What is kept of a sensor over a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SensorRecord {
+    /// Its machine's name.
+    pub(crate) name: String,
+    /// Its machine's operating system.
+    pub(crate) os: String,
+    /// Its agent's name and version.
+    pub(crate) agent: String,
+    /// First Hello here, milliseconds since 1970.
+    pub(crate) first_seen_ms: u64,
+    /// Last Hello here, milliseconds since 1970.
+    pub(crate) last_hello_ms: u64,
+}
+
+impl Member {
+    pub(crate) fn receiver(&self) -> MutexGuard<'_, Receiver> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn about(&self) -> MutexGuard<'_, About> {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where its lanes stand.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        self.receiver().standings().collect()
+    }
+
+    /// Takes over what the sensor says of itself; gives the record where it must be written.
+    pub(crate) fn greet(&self, now_ms: u64, greeting: &Greeting) -> SensorRecord {
+        let mut about = self.about();
+        about.collecting = greeting.collecting;
+        about.memory = greeting.memory;
+        about.last_seen_ms = now_ms;
+        about.record = SensorRecord {
+            name: greeting.name.clone(),
+            os: greeting.os.clone(),
+            agent: greeting.agent.clone(),
+            first_seen_ms: about.record.first_seen_ms,
+            last_hello_ms: now_ms,
+        };
+        about.record.clone()
+    }
+}
+
+/// All sensors this server knows.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    deployment: DeploymentId,
+    server: ServerId,
+    members: Mutex<BTreeMap<SensorId, Arc<Member>>>,
+}
+
+impl Roster {
+    /// Reads what is known from the journal's heads and the state store. Blocks.
+    pub(crate) fn load(
+        (deployment, server): (DeploymentId, ServerId),
+        journal: &Journal,
+        state: &RowStore,
+    ) -> Result<Self, StoreError> {
+        let roster = Self { deployment, server, members: Mutex::default() };
+        let mut heads = read_heads(journal)?;
+        for (sensor, record) in read_records(state)? {
+            let heads = heads.remove(&sensor).unwrap_or_default();
+            roster.insert(sensor, heads, record);
+        }
+        // A head without a record: the sensor's first Hello was cut short by a crash.
+        for (sensor, heads) in heads {
+            roster.insert(sensor, heads, unknown(0));
+        }
+        Ok(roster)
+    }
+
+    fn insert(
+        &self,
+        sensor: SensorId,
+        heads: [Option<HeadRecord>; 2],
+        record: SensorRecord,
+    ) -> Arc<Member> {
+        let receiver = Receiver::new((self.deployment, self.server), sensor, heads);
+        let member = Arc::new(Member {
+            sensor,
+            wake: Event::new(),
+            receiver: Mutex::new(receiver),
+            about: Mutex::new(About {
+                last_seen_ms: record.last_hello_ms,
+                record,
+                session: None,
+                collecting: false,
+                memory: Memory::Disk,
+            }),
+        });
+        self.lock().insert(sensor, Arc::clone(&member));
+        member
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, Arc<Member>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sensor's member, made now if it is new.
+    pub(crate) fn member(&self, now_ms: u64, sensor: SensorId) -> Arc<Member> {
+        if let Some(member) = self.find(sensor) {
+            return member;
+        }
+        self.insert(sensor, [None, None], unknown(now_ms))
+    }
+
+    /// The sensor's member.
+    pub(crate) fn find(&self, sensor: SensorId) -> Option<Arc<Member>> {
+        self.lock().get(&sensor).cloned()
+    }
+
+    /// Every member, in order of sensor.
+    pub(crate) fn all(&self) -> Vec<Arc<Member>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Sensors with an open session.
+    pub(crate) fn connected(&self) -> usize {
+        self.lock().values().filter(|member| member.about().session.is_some()).count()
+    }
+}
+
+fn unknown(now_ms: u64) -> SensorRecord {
+    SensorRecord {
+        name: String::new(),
+        os: String::new(),
+        agent: String::new(),
+        first_seen_ms: now_ms,
+        last_hello_ms: now_ms,
+    }
+}
+
+/// The row that keeps a sensor's record.
+pub(crate) fn record_row(sensor: SensorId, record: &SensorRecord) -> Row {
+    Row::put(key(sensor).to_vec(), record)
+}
+
+fn key(sensor: SensorId) -> [u8; 17] {
+    let mut key = [SENSOR; 17];
+    key[1..].copy_from_slice(&sensor.0);
+    key
+}
+
+fn read_records(state: &RowStore) -> Result<Vec<(SensorId, SensorRecord)>, StoreError> {
+    let records = state.scan(&[SENSOR], &[SENSOR + 1])?.into_iter().filter_map(|(key, value)| {
+        let sensor = SensorId(key.get(1..)?.try_into().ok()?);
+        match rows::read(&value) {
+            Ok(record) => Some((sensor, record)),
+            Err(error) => {
+                log::error!(
+                    "the record of sensor {sensor} is not readable ({error}); it is made anew"
+                );
+                None
+            }
+        }
+    });
+    Ok(records.collect())
+}
+
+type Heads = BTreeMap<SensorId, [Option<HeadRecord>; 2]>;
+
+fn read_heads(journal: &Journal) -> Result<Heads, StoreError> {
+    let mut heads = Heads::new();
+    let mut after: Option<LaneKey> = None;
+    loop {
+        let page = journal.heads(after.as_ref(), 1024)?;
+        let Some((last, _)) = page.last() else { return Ok(heads) };
+        after = Some(*last);
+        for (lane, head) in page {
+            let slot = heads.entry(SensorId(lane.sensor)).or_default();
+            let record = HeadRecord::from_bytes(&head.record);
+            match (record, slot.get_mut(usize::from(lane.lane))) {
+                (Ok(record), Some(slot)) => *slot = Some(record),
+                (Err(_), _) | (_, None) => log::error!(
+                    "the head of sensor {} lane {} is not readable; the sensor starts a new log",
+                    SensorId(lane.sensor),
+                    lane.lane
+                ),
+            }
+        }
+    }
+}
+
+/// The number a lane has in the journal.
+pub(crate) fn lane_key(sensor: SensorId, lane: Lane) -> LaneKey {
+    LaneKey { sensor: sensor.0, lane: lane as u8 }
+}
+
+/// The lane of a number in the journal.
+pub(crate) fn lane_of(number: u8) -> Option<Lane> {
+    [Lane::Bulk, Lane::Urgent].into_iter().find(|lane| *lane as u8 == number)
+}

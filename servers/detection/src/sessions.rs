@@ -1,0 +1,371 @@
+//! The sensors' connections: one loop each, around the pure session.
+//!
+//! Not here: what is taken and acknowledged (`lapwing_server_core::delivery`). The loop has one
+//! shape: send what is due, then wait for the first of: bytes, a durable entry, a wake-up, time.
+//!
+//! Invariants: entries go to the journal in the order the session gave them; a connection that
+//! ends leaves no entry unaccounted for; a fenced session ends at once.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use event_listener::Event;
+use lapwing_net::clock;
+use lapwing_net::listener::{Connection, Fault};
+use lapwing_protocol::code::Code;
+use lapwing_protocol::command::CommandNumber;
+use lapwing_protocol::delivery::Refused;
+use lapwing_protocol::frame::Deframer;
+use lapwing_protocol::id::SensorId;
+use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_HEADER_BYTES};
+use lapwing_protocol::message::Message;
+use lapwing_server_core::delivery::{Greeting, Offerings, PeerFault, Session, SessionEvent};
+use lapwing_store::RowStore;
+use lapwing_store::journal::Journal;
+use smol::Timer;
+use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+use crate::commands::Commands;
+use crate::ingest::{self, Storing};
+use crate::metrics::SessionMetrics;
+use crate::roster::{Member, Roster, record_row};
+
+/// Bytes of one receive buffer: the largest frame a sensor sends is a chunk.
+pub(crate) const RECEIVE_BYTES: usize = CHUNK_BYTES_MAX + FRAME_HEADER_BYTES + 252;
+/// Entries of one connection on their way to the disk; then the connection is not read from.
+const STORING_MAX: usize = 64;
+/// How long a peer may take to receive what is sent, before it is dropped as a slow reader.
+const SEND_TIME: Duration = Duration::from_secs(30);
+/// How long a sensor is told to stay away from a draining or full server, in milliseconds.
+const RETRY_AFTER_MS: u32 = 2_000;
+
+/// What the connections of one server share.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) state: RowStore,
+    pub(crate) commands: Arc<Commands>,
+    pub(crate) offerings: Offerings,
+    pub(crate) capacity: Arc<AtomicU32>,
+    pub(crate) epochs: AtomicU64,
+    pub(crate) metrics: SessionMetrics,
+    /// Notified when a sensor comes or goes.
+    pub(crate) changed: Event,
+}
+
+/// What ends a connection.
+enum End {
+    /// The peer closed it.
+    Closed,
+    /// The peer did wrong.
+    Fault(PeerFault),
+    /// This server stops.
+    Draining,
+    /// The journal takes nothing more.
+    StoreFailed,
+}
+
+/// What the loop waits for.
+enum Wake {
+    Received(std::io::Result<usize>),
+    Stored,
+    Woken,
+    Time,
+    Shutdown,
+}
+
+impl Sessions {
+    /// Speaks with one sensor until the connection ends.
+    ///
+    /// # Errors
+    /// What the sensor did wrong, for the log.
+    pub(crate) async fn serve(&self, connection: Connection) -> Result<(), Fault> {
+        let Connection { peer, source, mut stream, shutdown, .. } = connection;
+        let Some(sensor) = peer.and_then(|peer| peer.sensor()) else {
+            return Err("the peer's certificate names no sensor".into());
+        };
+        let member = self.roster.member(clock::unix_ms(), sensor);
+        let had_session = member.about().session.is_some();
+        if !had_session && self.roster.connected() >= self.capacity.load(Ordering::Relaxed) as usize
+        {
+            let detail = "this server has all the sensors it takes";
+            return refuse(&mut stream, Code::BUSY, detail).await;
+        }
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.begin(&member, epoch, source);
+        let mut link = Link {
+            shared: self,
+            session: Session::new(clock::monotonic_ms(), epoch, self.offerings.clone()),
+            member: Arc::clone(&member),
+            storing: VecDeque::new(),
+            sent: None,
+            greeted: false,
+        };
+        let end = link.run(&mut stream, &shutdown).await;
+        let said = link.farewell(&mut stream, &end).await;
+        for storing in &mut link.storing {
+            storing.finish(&member).await;
+        }
+        self.end(&member, epoch);
+        said
+    }
+
+    fn begin(&self, member: &Member, epoch: u64, source: SocketAddr) {
+        member.receiver().begin_session(epoch);
+        let mut about = member.about();
+        about.session = Some((epoch, source));
+        about.last_seen_ms = clock::unix_ms();
+        drop(about);
+        member.wake.notify(usize::MAX);
+    }
+
+    fn end(&self, member: &Member, epoch: u64) {
+        let mut about = member.about();
+        if about.session.is_some_and(|(current, _)| current == epoch) {
+            about.session = None;
+        }
+        drop(about);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Makes what the sensor said of itself durable and drops the commands it has accepted.
+    async fn greet(&self, member: &Member, greeting: &Greeting) {
+        let now_ms = clock::unix_ms();
+        let record = member.greet(now_ms, greeting);
+        let stored = match self.state.submit(vec![record_row(member.sensor, &record)]) {
+            Ok(committing) => committing.durable().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
+            log::error!("cannot store the record of sensor {}: {error}", member.sensor);
+        }
+        self.commands.settle(now_ms, member.sensor, greeting.last_command).await;
+        self.metrics.hellos.inc();
+        self.changed.notify(usize::MAX);
+    }
+}
+
+/// One connection at work.
+struct Link<'s> {
+    shared: &'s Sessions,
+    session: Session,
+    member: Arc<Member>,
+    storing: VecDeque<Storing>,
+    sent: Option<CommandNumber>,
+    greeted: bool,
+}
+
+impl Link<'_> {
+    async fn run(
+        &mut self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        shutdown: &lapwing_net::shutdown::Shutdown,
+    ) -> End {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let mut deframer = Deframer::new(&mut buffer);
+        loop {
+            // Listening begins before sending, so that nothing that comes between is missed.
+            let member = Arc::clone(&self.member);
+            let woken = member.wake.listen();
+            if let Err(end) = self.send_due(stream).await {
+                return end;
+            }
+            let wake = {
+                let room = self.storing.len() < STORING_MAX;
+                let receive = async {
+                    if !room {
+                        std::future::pending::<()>().await;
+                    }
+                    Wake::Received(stream.read(deframer.space()).await)
+                };
+                let stored = async {
+                    match self.storing.front_mut() {
+                        Some(storing) => storing.finish(&member).await,
+                        None => std::future::pending().await,
+                    }
+                    Wake::Stored
+                };
+                let due_ms = self.session.poll_timeout().saturating_sub(clock::monotonic_ms());
+                let time = async {
+                    Timer::after(Duration::from_millis(due_ms)).await;
+                    Wake::Time
+                };
+                let stop = async {
+                    shutdown.begun().await;
+                    Wake::Shutdown
+                };
+                let wait = async {
+                    woken.await;
+                    Wake::Woken
+                };
+                use smol::future::or;
+                or(stop, or(stored, or(receive, or(wait, time)))).await
+            };
+            if let Err(end) = self.handle(wake, &mut deframer).await {
+                return end;
+            }
+        }
+    }
+
+    async fn handle(&mut self, wake: Wake, deframer: &mut Deframer<'_>) -> Result<(), End> {
+        match wake {
+            Wake::Received(Ok(0) | Err(_)) => Err(End::Closed),
+            Wake::Received(Ok(length)) => {
+                deframer.filled(length);
+                self.shared.metrics.bytes_up.inc_by(length as u64);
+                self.member.about().last_seen_ms = clock::unix_ms();
+                self.handle_frames(deframer).await
+            }
+            Wake::Stored => {
+                self.storing.pop_front();
+                if self.shared.journal.failure().is_some() {
+                    return Err(End::StoreFailed);
+                }
+                Ok(())
+            }
+            Wake::Time => self.session.handle_timeout(clock::monotonic_ms()).map_err(End::Fault),
+            Wake::Woken => Ok(()),
+            Wake::Shutdown => Err(End::Draining),
+        }
+    }
+
+    async fn handle_frames(&mut self, deframer: &mut Deframer<'_>) -> Result<(), End> {
+        loop {
+            let now = (clock::monotonic_ms(), clock::unix_ms());
+            let event = match deframer.next_frame() {
+                Err(_) => return Err(End::Fault(PeerFault::TooLarge)),
+                Ok(None) => return Ok(()),
+                Ok(Some(frame)) => {
+                    let mut receiver = self.member.receiver();
+                    self.session.handle_frame(now, &frame, &mut receiver).map_err(End::Fault)?
+                }
+            };
+            match event {
+                None => {}
+                Some(SessionEvent::Greeted(greeting)) => {
+                    self.shared.greet(&self.member, &greeting).await;
+                    self.sent = greeting.last_command;
+                    self.greeted = true;
+                }
+                Some(SessionEvent::Entry(entry)) => {
+                    self.shared.metrics.chunks.inc();
+                    let sensor = self.member.sensor;
+                    let storing = ingest::submit(&self.shared.journal, sensor, now.1, entry).await;
+                    self.storing.push_back(storing.map_err(|_| End::StoreFailed)?);
+                }
+                Some(SessionEvent::Called { call, .. }) => {
+                    let text = "this server answers no such call of a sensor";
+                    self.session.reply(call, Code::UNSUPPORTED, text.as_bytes());
+                }
+                // Nothing is asked of sensors over this session yet, so nothing is awaited.
+                Some(SessionEvent::Replied { .. }) => {}
+            }
+        }
+    }
+
+    /// Sends everything that is due in one write.
+    async fn send_due(
+        &mut self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    ) -> Result<(), End> {
+        if self.greeted {
+            let sensor = self.member.sensor;
+            for command in self.shared.commands.due(clock::unix_ms(), sensor, self.sent) {
+                if !self.session.has_room() {
+                    break;
+                }
+                self.session.send_command(command);
+                self.sent = Some(command.number);
+            }
+        }
+        let mut bytes = Vec::new();
+        {
+            let mut receiver = self.member.receiver();
+            if receiver.epoch() != self.session.epoch() {
+                return Err(End::Fault(PeerFault::Fenced));
+            }
+            while let Some(frame) = self.session.poll_transmit(&mut receiver) {
+                bytes.extend_from_slice(&frame);
+            }
+        }
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.shared.metrics.bytes_down.inc_by(bytes.len() as u64);
+        send(stream, &bytes).await.map_err(|_| End::Closed)
+    }
+
+    /// Says why the connection ends, where the sensor should know.
+    async fn farewell(
+        &mut self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        end: &End,
+    ) -> Result<(), Fault> {
+        // Whether the farewell arrives does not matter: the connection ends either way.
+        match end {
+            End::Closed => Ok(()),
+            End::Draining => {
+                self.session.send_draining(RETRY_AFTER_MS);
+                let _ = self.send_due(stream).await;
+                let _ = stream.close().await;
+                Ok(())
+            }
+            End::StoreFailed => {
+                refuse(stream, Code::STORE_FAILED, "the journal takes nothing more").await
+            }
+            End::Fault(fault) => {
+                self.shared.metrics.faults.inc();
+                let _ = send(stream, &Session::refusal(*fault, 0)).await;
+                let _ = stream.close().await;
+                Err(SensorFault { sensor: self.member.sensor, fault: *fault }.into())
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct SensorFault {
+    sensor: SensorId,
+    fault: PeerFault,
+}
+
+impl std::fmt::Display for SensorFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sensor {}: {} ({})", self.sensor, self.fault.text(), self.fault.code())
+    }
+}
+
+impl std::error::Error for SensorFault {}
+
+async fn refuse(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    code: Code,
+    detail: &'static str,
+) -> Result<(), Fault> {
+    let refused = Message::Refused(Refused { code, retry_after_ms: RETRY_AFTER_MS, detail });
+    let mut buffer = [0; 512];
+    if let Ok(length) = refused.encode(&mut buffer) {
+        let _ = send(stream, &buffer[..length]).await;
+    }
+    let _ = stream.close().await;
+    Err(detail.into())
+}
+
+async fn send(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> std::io::Result<()> {
+    let writing = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    let late = async {
+        Timer::after(SEND_TIME).await;
+        Err(std::io::ErrorKind::TimedOut.into())
+    };
+    smol::future::or(writing, late).await
+}
