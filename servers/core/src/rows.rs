@@ -40,17 +40,23 @@ pub fn read<'a, T: Deserialize<'a>>(value: &'a [u8]) -> Result<T, DecodeError> {
     lapwing_protocol::error::from_bytes(value)
 }
 
+/// A key and its value.
+pub type StoredRow = (Vec<u8>, Vec<u8>);
+
 /// Keeps rows durably: what a policy's owner needs of a store, whichever it is.
 pub trait RowKeeper: Send + Sync + 'static {
     /// All keys and values of `from <= key < to`, in order. May wait for a disk.
     ///
     /// # Errors
     /// The store cannot be read.
-    fn scan(&self, from: &[u8], to: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KeeperError>;
+    fn scan(&self, from: &[u8], to: &[u8]) -> Result<Vec<StoredRow>, KeeperError>;
 
     /// Takes rows as one batch, in the order of the calls, before it returns; the future ends when
     /// they are durable.
-    fn write(&self, rows: Vec<Row>) -> impl Future<Output = Result<(), KeeperError>> + Send + 'static;
+    fn write(
+        &self,
+        rows: Vec<Row>,
+    ) -> impl Future<Output = Result<(), KeeperError>> + Send + 'static;
 }
 
 /// Why rows are not kept, for a person: it names the store and the remedy.

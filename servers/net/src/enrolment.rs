@@ -1,10 +1,11 @@
 //! The enrolment desk: a token and a signing request become an identity and a certificate.
 //!
-//! The Registration server has one; where there is none, a Detection server has it. Who may enrol is judged in
-//! `lapwing_server_core::enrolment`; what is stored goes to whatever keeps the server's rows.
+//! The Registration server has one; where there is none, a Detection server has it. Who may enrol
+//! is judged in `lapwing_server_core::enrolment`; what is stored goes to whatever keeps the
+//! server's rows.
 //!
-//! Not here: renewal and revocation. Invariants: nobody is told of a certificate before its sensor is stored
-//! durably; the same key is always the same sensor.
+//! Not here: renewal and revocation. Invariants: nobody is told of a certificate before its sensor
+//! is stored durably; the same key is always the same sensor.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -260,10 +261,8 @@ impl Book {
             uses.uses += 1;
         }
         uses.last_ms = now_ms;
-        let rows = vec![
-            Row::put(key::sensor(sensor), &record),
-            Row::put(key::token(&record.token), uses),
-        ];
+        let rows =
+            vec![Row::put(key::sensor(sensor), &record), Row::put(key::token(&record.token), uses)];
         self.sensor_by_key.insert(record.key, sensor);
         self.sensors.insert(sensor, record);
         rows
@@ -286,7 +285,8 @@ fn fresh_sensor() -> Result<SensorId, Failure> {
     Ok(SensorId(id))
 }
 
-/// Reads the digests of tokens: 64 hexadecimal digits a line; empty lines and lines with `#` in front are skipped.
+/// Reads the digests of tokens: 64 hexadecimal digits a line; empty lines and lines with `#` in
+/// front are skipped.
 ///
 /// # Errors
 /// The file cannot be read, or a line is something else.

@@ -1,7 +1,9 @@
-//! What every server consists of, put together: credentials, listeners, planes, metrics, health, status.
+//! What every server consists of, put together: credentials, listeners, planes, metrics, health,
+//! status.
 //!
-//! Not here: what a role answers. Invariants: everything that can be wrong with a configuration is found by
-//! [`Host::open`], before anything is served; the identity in the certificate is that of the configuration.
+//! Not here: what a role answers. Invariants: everything that can be wrong with a configuration is
+//! found by [`Host::open`], before anything is served; the identity in the certificate is that of
+//! the configuration.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -232,8 +234,8 @@ impl Host {
         Ok(PeerClient::new(&self.executor, name, addresses, tls))
     }
 
-    /// Answers calls on `planes`, and HTTP with metrics and health, on every address of `[server]`, until the shutdown
-    /// has begun and connections have drained.
+    /// Answers calls on `planes`, and HTTP with metrics and health, on every address of `[server]`,
+    /// until the shutdown has begun and connections have drained.
     ///
     /// # Errors
     /// The TLS library refuses.
@@ -257,13 +259,14 @@ impl Host {
         self.serve_ports(ports, clients, health).await
     }
 
-    /// The listeners of the addresses of `[server]`, for a role whose ports differ in what they serve.
+    /// The listeners of the addresses of `[server]`, for a role whose ports differ in what they
+    /// serve.
     pub fn take_listeners(&mut self) -> Vec<Listener> {
         std::mem::take(&mut self.listeners)
     }
 
-    /// Serves each port on its planes, and HTTP with metrics and health on all of them, until the shutdown has begun
-    /// and connections have drained.
+    /// Serves each port on its planes, and HTTP with metrics and health on all of them, until the
+    /// shutdown has begun and connections have drained.
     ///
     /// # Errors
     /// The TLS library refuses.

@@ -80,3 +80,31 @@ pub fn split(unix_ms: u64, heartbeat: &Heartbeat<'_>) -> (ServerRecord, Heartbea
     };
     (stored, passing)
 }
+
+/// The keys.
+pub mod key {
+    use lapwing_protocol::id::{SensorId, ServerId};
+
+    /// Before every server's key, and behind it.
+    pub const SERVERS: [&[u8]; 2] = [b"assign/server/", b"assign/server0"];
+    /// Before the key of every sensor's place, and behind it.
+    pub const PLACES: [&[u8]; 2] = [b"assign/sensor/", b"assign/sensor0"];
+
+    /// Of a [`super::ServerRecord`].
+    #[must_use]
+    pub fn server(server: ServerId) -> Vec<u8> {
+        [SERVERS[0], &server.0].concat()
+    }
+
+    /// Of a [`super::PlaceRecord`].
+    #[must_use]
+    pub fn place(sensor: SensorId) -> Vec<u8> {
+        [PLACES[0], &sensor.0].concat()
+    }
+
+    /// The id in such a key.
+    #[must_use]
+    pub fn id_of(prefix: &[u8], key: &[u8]) -> Option<[u8; 16]> {
+        key.strip_prefix(prefix)?.try_into().ok()
+    }
+}
