@@ -112,7 +112,7 @@ impl World {
         self.sent.split_off(&(durable + 1));
         let mut next = 1;
         let mut heads: BTreeMap<LaneKey, u64> = BTreeMap::new();
-        self.sent.iter().for_each(|(id, sent)| drop(heads.insert(sent.log.lane, *id)));
+        heads.extend(self.sent.iter().map(|(id, sent)| (sent.log.lane, *id)));
         while next <= durable {
             let page = journal.read_from(next, PageLimit::default()).unwrap();
             assert!(page.next > next);
