@@ -10,6 +10,10 @@ pub struct ListenerLimits {
     /// Connections at once. At about 12 KiB each the default costs 240 MiB. One more is closed
     /// before its handshake, counted and logged.
     pub connections_max: usize,
+    /// Connections at once without a client certificate (enrol and HTTP), out of
+    /// `connections_max`: strangers must not be able to take the places of sensors. One more is
+    /// closed after its handshake.
+    pub anonymous_max: usize,
     /// Handshakes at once: each may cost a millisecond of CPU and 40 KiB. At the bound the listener
     /// accepts no more for up to `handshake_wait`, so the kernel's backlog holds the rest; then the
     /// newest is closed.
@@ -51,6 +55,7 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            anonymous_max: 2_000,
             handshakes_max: 256,
             source_handshakes_max: 128,
             handshake_wait: Duration::from_secs(1),
@@ -103,6 +108,8 @@ pub const HTTP_ANSWER_BYTES_MAX: usize = 256 << 20;
 pub const SEND_FRAMES_MAX: usize = 16;
 /// How long a peer may leave our bytes unread, on any plane, before its connection is closed.
 pub const WRITE_STALL_TIME: Duration = Duration::from_secs(30);
+/// A whole connection of the enrol plane: one call, waited for by someone without an identity.
+pub const ENROL_TIME: Duration = Duration::from_secs(60);
 /// How long the calls under way on a peer connection may still take when the server shuts down.
 /// Calls can be made again, so none is worth a slow restart.
 pub const PEER_DRAIN_TIME: Duration = Duration::from_secs(2);

@@ -43,8 +43,8 @@ pub struct Connection {
     pub key_digest: Option<[u8; 32]>,
     /// Where it comes from.
     pub source: SocketAddr,
-    /// The encrypted stream. Boxed, since handlers' futures move it around: each place would cost its 1.2 KiB in
-    /// every idle connection.
+    /// The encrypted stream. Boxed, since handlers' futures move it around: each place would cost
+    /// its 1.2 KiB in every idle connection.
     pub stream: Box<TlsStream<Socket>>,
     /// Begins when the server shuts down: tell the peer, finish, return.
     pub shutdown: Shutdown,
@@ -148,6 +148,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             connections: Arc::new(Semaphore::new(context.limits.connections_max)),
             handshakes: Arc::new(Semaphore::new(context.limits.handshakes_max)),
+            anonymous: Semaphore::new(context.limits.anonymous_max),
             admission: Mutex::new(Admission::new(context.limits)),
             complaints: Complaints::default(),
             planes,
@@ -182,6 +183,7 @@ impl Listener {
 struct Shared<H> {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    anonymous: Semaphore,
     admission: Mutex<Admission>,
     complaints: Complaints,
     planes: ServerPlanes,
@@ -283,11 +285,22 @@ async fn connection<H: Handler>(
         Err(error) => return shared.refuse(source, error.reason(), &error),
     };
     drop(slot);
+    let anonymous = match connection.peer {
+        Some(_) => None,
+        None => match shared.anonymous.try_acquire() {
+            Some(place) => Some(place),
+            None => {
+                let text = "this server has all the connections without a certificate it takes";
+                return shared.refuse(source, "anonymous_max", &text);
+            }
+        },
+    };
     let plane = connection.plane;
     metrics.opened(plane);
     let served =
         AssertUnwindSafe(async { shared.handler.handle(connection).await }).catch_unwind().await;
     metrics.closed(plane);
+    drop(anonymous);
     match served {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => shared.refuse(source, "fault", &fault),

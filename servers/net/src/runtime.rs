@@ -31,7 +31,8 @@ where
         .collect();
     let output =
         smol::block_on(executor.run(main(Arc::clone(&executor), trigger.clone(), shutdown)));
-    // Kept to here: a main that does not want the trigger must not begin the shutdown by dropping it.
+    // Kept to here: a main that does not want the trigger must not begin the shutdown by dropping
+    // it.
     drop(trigger);
     stop.begin();
     for worker in workers {

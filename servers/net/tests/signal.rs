@@ -1,7 +1,7 @@
 //! A signal of the operating system begins the shutdown.
 //!
-//! Not here: the second signal, which ends the process. One test a process: signals are the process'.
-#![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+//! Not here: the second signal, which ends the process. One test a process: signals are the
+//! process'.
 
 use std::process::Command;
 

@@ -61,7 +61,8 @@ impl fmt::Display for AuthorityError {
             }
             Self::Mismatch { certificate, key } => write!(
                 f,
-                "{} is not the certificate of the key in {}; name two files that were made together",
+                "{} is not the certificate of the key in {}; \
+                 name two files that were made together",
                 certificate.display(),
                 key.display()
             ),

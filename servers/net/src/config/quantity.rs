@@ -36,7 +36,10 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         parse_quantity(text, &SIZE_UNITS).map(Self).ok_or_else(|| {
-            format!("{text:?} is not a size; write a whole number and B, KiB, MiB or GiB, such as \"64 KiB\"")
+            format!(
+                "{text:?} is not a size; write a whole number and B, KiB, MiB or GiB, \
+                 such as \"64 KiB\""
+            )
         })
     }
 }
@@ -46,7 +49,10 @@ impl FromStr for Period {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let ms = parse_quantity(text, &PERIOD_UNITS_MS).ok_or_else(|| {
-            format!("{text:?} is not a duration; write a whole number and ms, s, m, h or d, such as \"5 s\"")
+            format!(
+                "{text:?} is not a duration; write a whole number and ms, s, m, h or d, \
+                 such as \"5 s\""
+            )
         })?;
         Ok(Self(Duration::from_millis(ms)))
     }

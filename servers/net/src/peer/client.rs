@@ -23,7 +23,7 @@ use smol::lock::Semaphore;
 
 use super::error::{CallError, Failure, PeerFault};
 use super::server::{send, write_all};
-use super::wire::{FrameReader, PART_BYTES_MAX, Received, call_frame};
+use super::wire::{FrameReader, PART_BYTES_MAX, Patience, Received, call_frame};
 use crate::limits::{
     CALLS_WAITING_MAX, CONNECT_TIME, RECONNECT_MAX, RECONNECT_MIN, SEND_FRAMES_MAX,
 };
@@ -261,7 +261,7 @@ impl Link {
         let (read_half, write_half) = smol::io::split(stream);
         let (frames, outgoing) = smol::channel::bounded(SEND_FRAMES_MAX);
         let mut buffer = vec![0; FRAME_BYTES_MAX];
-        let mut reader = FrameReader::new(read_half, &mut buffer);
+        let mut reader = FrameReader::new(read_half, &mut buffer, Patience::default());
         let pending = Arc::clone(&self.pending);
         let heard = &mut self.heard;
         let reading = async { receive_all(&mut reader, &pending, &frames, heard).await };

@@ -23,9 +23,9 @@ use smol::future::FutureExt as _;
 use smol::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::error::{Failure, PeerFault};
-use super::wire::{FrameReader, Received, frame, reply_frames};
+use super::wire::{FrameReader, Patience, Received, frame, reply_frames};
 use crate::identity::PeerIdentity;
-use crate::limits::{PEER_DRAIN_TIME, SEND_FRAMES_MAX};
+use crate::limits::{ENROL_TIME, PEER_DRAIN_TIME, SEND_FRAMES_MAX};
 use crate::listener::{Connection, Fault};
 use crate::runtime::Executor;
 use crate::shutdown::{self, Shutdown};
@@ -98,7 +98,7 @@ pub async fn serve<S: Service>(
         ended,
     };
     let mut buffer = vec![0; frame_bytes_max];
-    let mut reader = FrameReader::new(read_half, &mut buffer);
+    let mut reader = FrameReader::new(read_half, &mut buffer, Patience::default());
     let reading = async { answer_all(&mut reader, &calls, &frames).await };
     let draining = async {
         shutdown.begun().await;
@@ -113,7 +113,15 @@ pub async fn serve<S: Service>(
         std::future::pending::<PeerFault>().await
     };
     let writing = async { write_all(&queue, write_half).await };
-    let fault = smol::future::or(writing, smol::future::or(reading, draining)).await;
+    let late = async {
+        if peer.is_some() {
+            std::future::pending::<()>().await;
+        }
+        Timer::after(ENROL_TIME).await;
+        PeerFault::Idle
+    };
+    let speaking = smol::future::or(reading, smol::future::or(draining, late));
+    let fault = smol::future::or(writing, speaking).await;
     end.begin();
     if fault.is_misbehaviour() { Err(Box::new(fault)) } else { Ok(()) }
 }

@@ -22,6 +22,27 @@ const ENVELOPE_BYTES_MAX: usize = 16;
 /// The longest body of one Call, and of one part of a Reply.
 pub(super) const PART_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - ENVELOPE_BYTES_MAX;
 
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Silence after which a Ping is due.
+    pub(super) ping: Duration,
+    /// Pings without any answer after which the connection is given up.
+    pub(super) pings_max: u64,
+    /// A begun frame's time.
+    pub(super) frame: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            ping: Duration::from_millis(PING_MS),
+            pings_max: IDLE_MS_MAX / PING_MS,
+            frame: FRAME_TIME,
+        }
+    }
+}
+
 /// What came.
 pub(super) enum Received<T> {
     Message(T),
@@ -35,11 +56,18 @@ pub(super) struct FrameReader<'b, R> {
     deframer: Deframer<'b>,
     frame_began: Option<Instant>,
     silent_periods: u64,
+    patience: Patience,
 }
 
 impl<'b, R: AsyncRead + Unpin> FrameReader<'b, R> {
-    pub(super) fn new(stream: R, buffer: &'b mut [u8]) -> Self {
-        Self { stream, deframer: Deframer::new(buffer), frame_began: None, silent_periods: 0 }
+    pub(super) fn new(stream: R, buffer: &'b mut [u8], patience: Patience) -> Self {
+        Self {
+            stream,
+            deframer: Deframer::new(buffer),
+            frame_began: None,
+            silent_periods: 0,
+            patience,
+        }
     }
 
     /// Waits for the next message and gives `visit` a look at it where it lies in the buffer.
@@ -56,12 +84,12 @@ impl<'b, R: AsyncRead + Unpin> FrameReader<'b, R> {
                 }
             }
             let deadline = match (self.deframer.is_midway(), self.frame_began) {
-                (false, _) => Instant::now() + Duration::from_millis(PING_MS),
-                (true, Some(began)) => began + FRAME_TIME,
+                (false, _) => Instant::now() + self.patience.ping,
+                (true, Some(began)) => began + self.patience.frame,
                 (true, None) => {
                     let began = Instant::now();
                     self.frame_began = Some(began);
-                    began + FRAME_TIME
+                    began + self.patience.frame
                 }
             };
             let space = self.deframer.space();
@@ -74,7 +102,7 @@ impl<'b, R: AsyncRead + Unpin> FrameReader<'b, R> {
                 None if self.deframer.is_midway() => return Err(PeerFault::Dripping),
                 None => {
                     self.silent_periods += 1;
-                    if self.silent_periods * PING_MS >= IDLE_MS_MAX {
+                    if self.silent_periods >= self.patience.pings_max {
                         return Err(PeerFault::Idle);
                     }
                     return Ok(Received::Silence);
@@ -119,4 +147,66 @@ pub(super) fn reply_frames(
         let reply = Reply { call, more: part + 1 < parts, code, body };
         frame(&Message::Reply(reply), body.len())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use lapwing_protocol::delivery::Ping;
+    use lapwing_protocol::message::Message;
+    use smol::io::AsyncRead;
+
+    use super::{FrameReader, Patience, Received, frame};
+    use crate::peer::PeerFault;
+
+    /// Gives its bytes one at a time, then nothing for ever.
+    struct Dripping(Vec<u8>);
+
+    impl AsyncRead for Dripping {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<std::io::Result<usize>> {
+            if self.0.is_empty() {
+                return Poll::Pending;
+            }
+            buffer[0] = self.0.remove(0);
+            Poll::Ready(Ok(1))
+        }
+    }
+
+    const IMPATIENT: Patience =
+        Patience { ping: Duration::from_millis(1), pings_max: 3, frame: Duration::from_millis(1) };
+
+    fn ping_frame() -> Vec<u8> {
+        frame(&Message::Ping(Ping { nonce: 7 }), 0).unwrap()
+    }
+
+    #[test]
+    fn a_frame_in_single_bytes_arrives_and_silence_ends_in_idle() {
+        let mut buffer = [0; 64];
+        let mut reader = FrameReader::new(Dripping(ping_frame()), &mut buffer, IMPATIENT);
+        smol::block_on(async {
+            let first = reader.next(|message| matches!(message, Message::Ping(_))).await;
+            assert!(matches!(first, Ok(Received::Message(true))));
+            for _ in 0..2 {
+                assert!(matches!(reader.next(|_| ()).await, Ok(Received::Silence)));
+            }
+            assert_eq!(reader.next(|_| ()).await.err(), Some(PeerFault::Idle));
+        });
+    }
+
+    #[test]
+    fn a_frame_that_is_never_finished_is_a_fault() {
+        let mut part = ping_frame();
+        part.pop();
+        let mut buffer = [0; 64];
+        let mut reader = FrameReader::new(Dripping(part), &mut buffer, IMPATIENT);
+        let ended = smol::block_on(reader.next(|_| ()));
+        assert_eq!(ended.err(), Some(PeerFault::Dripping));
+    }
 }

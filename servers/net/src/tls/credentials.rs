@@ -223,7 +223,8 @@ impl fmt::Display for CredentialsError {
             ),
             Self::Unusable { certificate, key, error } => write!(
                 f,
-                "{} and {} do not belong together ({error}); name two files that were made together",
+                "{} and {} do not belong together ({error}); \
+                 name two files that were made together",
                 certificate.display(),
                 key.display()
             ),

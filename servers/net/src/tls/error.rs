@@ -140,11 +140,13 @@ impl fmt::Display for HandshakeError {
             Self::OtherAuthority => f.write_str("the peer's certificate is from another CA"),
             Self::Expired { skew_s } => write!(
                 f,
-                "the peer's certificate expired, clock skew {skew_s} s; renew it or set the clocks right"
+                "the peer's certificate expired, clock skew {skew_s} s; \
+                 renew it or set the clocks right"
             ),
             Self::NotYetValid { skew_s } => write!(
                 f,
-                "the peer's certificate is not valid yet, clock skew {skew_s} s; set the clocks right"
+                "the peer's certificate is not valid yet, clock skew {skew_s} s; \
+                 set the clocks right"
             ),
             Self::Mismatch(mismatch) => mismatch.fmt(f),
             Self::BadCertificate(problem) => {

@@ -7,6 +7,9 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::response::sse::{Event, Sse};
 use axum::routing::{get, post};
+use futures_rustls::TlsConnector;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http2;
 use lapwing_net::config::TokenDigest;
 use lapwing_net::http::{self, Client, HttpError};
 use lapwing_net::identity::Role;
@@ -14,7 +17,9 @@ use lapwing_net::limits::ListenerLimits;
 use lapwing_net::listener::Connection;
 use lapwing_net::metrics::{self, Health, Metrics};
 use lapwing_net::runtime::Executor;
+use lapwing_net::socket::Socket;
 use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane};
+use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
 
 use crate::support::{Deployment, Serving, Setup, run};
 
@@ -115,6 +120,39 @@ fn an_event_stream_arrives_piece_by_piece() {
             text.push_str(std::str::from_utf8(&piece).unwrap());
         }
         assert_eq!(text, "data: 0\n\ndata: 1\n\ndata: 2\n\n");
+    });
+}
+
+#[test]
+fn browsers_may_speak_h2() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let serving = serve(&executor, &deployment);
+        let expected = ExpectedPeer::of_role(deployment.id, Role::Webapp);
+        let ca = deployment.authority.certificate_pem();
+        let tls = ClientTls::anonymous_from_pem(ca, Plane::Http, expected).unwrap();
+        let mut config = (*tls.config()).clone();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let socket = Socket::connect(serving.address).await.unwrap();
+        let name = serving.address.ip().into();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let tasks = SmolExecutor::new(Arc::clone(&executor));
+        let (mut sender, connection) = http2::Builder::new(tasks)
+            .timer(SmolTimer::new())
+            .handshake::<_, Empty<Bytes>>(FuturesIo::new(stream))
+            .await
+            .unwrap();
+        let driver = executor.spawn(connection);
+        for _ in 0..3 {
+            let uri = format!("https://{}/healthz", serving.address);
+            let request = hyper::Request::get(uri).body(Empty::new()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            assert_eq!((answer.version(), answer.status().as_u16()), (hyper::Version::HTTP_2, 200));
+            assert_eq!(answer.collect().await.unwrap().to_bytes(), "up\n");
+        }
+        drop(sender);
+        driver.await.unwrap();
     });
 }
 

@@ -10,7 +10,7 @@ use lapwing_net::limits::{ListenerLimits, LoopbackSources};
 use lapwing_net::listener::{Connection, Fault, Listener};
 use lapwing_net::runtime::Executor;
 use lapwing_net::tls::{
-    ClientTls, Credentials, ExpectedPeer, HandshakeError, PeerMismatch, Plane, connect,
+    ClientTls, Credentials, ExpectedPeer, HandshakeError, PeerMismatch, Plane, connect, key_digest,
 };
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -257,6 +257,33 @@ fn a_signed_request_gives_only_its_key_away() {
 }
 
 #[test]
+fn a_damaged_certificate_is_never_somebody_else_and_never_a_panic() {
+    let deployment = Deployment::new(1);
+    let (_, request) = authority::make_request().unwrap();
+    let subject = deployment.identity(Role::Sensor, 42);
+    let sign = |request: &[u8]| {
+        deployment.authority.sign_request(clock::unix_ms(), request, &subject, Usage::Client, DAY)
+    };
+    let certificate = sign(&request).unwrap().der;
+    for at in 0..certificate.len() {
+        for damage in [0x01, 0x80, 0xff] {
+            let mut damaged = certificate.clone();
+            damaged[at] ^= damage;
+            let _ = PeerIdentity::from_certificate(&damaged);
+        }
+        assert!(PeerIdentity::from_certificate(&certificate[..at]).is_err());
+    }
+    for at in 0..request.len() {
+        let mut damaged = request.clone();
+        damaged[at] ^= 0x01;
+        // The name of the signature's algorithm is not under the signature.
+        if let Ok(signed) = sign(&damaged) {
+            assert_eq!(key_digest(&signed.der), key_digest(&certificate), "damaged at {at}");
+        }
+    }
+}
+
+#[test]
 fn garbage_and_plain_http_are_closed_and_harm_nobody() {
     run(|executor| async move {
         let deployment = Deployment::new(1);
@@ -331,6 +358,22 @@ fn connections_beyond_the_bound_are_closed_and_let_in_when_there_is_room() {
                 break;
             }
         }
+    });
+}
+
+#[test]
+fn strangers_cannot_take_the_places_of_those_with_a_certificate() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let limits = ListenerLimits { anonymous_max: 1, ..ListenerLimits::default() };
+        let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
+        let ours = deployment.credentials(Role::Webapp, 8);
+        let stranger = client(&ours, Plane::Http);
+        let mut first = connect(serving.address, &stranger, PATIENCE).await.unwrap();
+        first.read_exact(&mut [0; 1]).await.unwrap();
+        greet(&serving, &stranger).await.unwrap_err();
+        until("it is counted", || serving.metrics.refused_for("anonymous_max") == 1).await;
+        greet(&serving, &client(&ours, Plane::Peer)).await.unwrap();
     });
 }
 
