@@ -12,12 +12,15 @@
 //! analyst knows can be rebuilt from the journal; one process owns the data folder.
 #![forbid(unsafe_code)]
 
+mod analyst;
 mod commands;
 mod config;
+mod console;
 mod events;
 mod follow;
 mod heartbeat;
 mod ingest;
+mod malware;
 mod metrics;
 mod roster;
 mod server;

@@ -115,6 +115,12 @@ impl RowStore {
         self.store.get(key)
     }
 
+    /// The store, for reads in pages. Whoever writes does so through [`RowStore::submit`].
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// The error that stopped the store, if any.
     #[must_use]
     pub fn failure(&self) -> Option<StoreError> {

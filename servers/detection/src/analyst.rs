@@ -1,0 +1,323 @@
+//! The analyst: follows the journal, keeps the graph, asks intel, and writes evidence.
+//!
+//! Not here: what is evidence (`lapwing_server_core::evidence`), and who may read it (console.rs).
+//! One task runs [`Analyst::run`]; others look through [`Knowledge`].
+//!
+//! After a restart the graph is rebuilt from the segments in which the live heads stand, and judging
+//! goes on at the cursor, which stays behind every change with an indicator that nobody has answered
+//! for. What is judged again has the same id and is written once.
+//!
+//! Invariants: evidence is durable, in one batch with the cursor, before a reader sees it; changes
+//! are taken in commit order; the graph is locked for one entry or one slice of a query at a time.
+
+mod feed;
+mod intel;
+mod limits;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lapwing_net::clock;
+use lapwing_net::runtime::Executor;
+use lapwing_net::shutdown::Shutdown;
+use lapwing_protocol::id::SensorId;
+use lapwing_server_core::evidence::Judge;
+use lapwing_server_core::graph::Graph;
+use lapwing_server_core::graph::limits::GraphLimits;
+use lapwing_server_core::intel_cache::IntelCache;
+use lapwing_store::journal::Journal;
+use lapwing_store::{RowStore, StoreError};
+use smol::Timer;
+use smol::channel::Receiver;
+use smol::future::or;
+use smol::lock::Mutex;
+
+use crate::follow::{Content, Decoders, Followed, Follower};
+pub(crate) use feed::Feed;
+pub(crate) use intel::Ask;
+use intel::{Heard, Intel};
+use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
+use record::Record;
+
+/// What the analyst knows, for those who ask.
+#[derive(Debug)]
+pub(crate) struct Knowledge {
+    /// The graph and what intel said.
+    pub(crate) judge: Mutex<Judge>,
+    /// Evidence, in the order in which it was raised.
+    pub(crate) evidence: Arc<Feed>,
+    /// Outcomes of commands.
+    pub(crate) outcomes: Arc<Feed>,
+}
+
+/// Who is told what the analyst meets in the journal.
+pub(crate) trait Watcher: Send + Sync + 'static {
+    /// An entry was taken for the first time since the start, in commit order.
+    fn handle_followed(&self, followed: &Followed);
+
+    /// The table of `sensor` here has so many rows, and is or is not known to differ from the
+    /// sensor's own.
+    fn handle_standing(&self, sensor: SensorId, rows: usize, divergent: bool);
+}
+
+/// The task that turns facts into evidence.
+pub(crate) struct Analyst {
+    knowledge: Arc<Knowledge>,
+    record: Record,
+    intel: Intel,
+    heard: Receiver<Heard>,
+    watcher: Arc<dyn Watcher>,
+    /// The last commit id taken.
+    taken: u64,
+    saved: Instant,
+}
+
+/// Why the analyst ended before it was told to.
+#[derive(Debug)]
+pub(crate) enum AnalystError {
+    /// The journal cannot be read.
+    Journal(StoreError),
+    /// The state store takes nothing more.
+    State(StoreError),
+}
+
+impl std::fmt::Display for AnalystError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Journal(error) => write!(f, "the journal cannot be followed: {error}"),
+            Self::State(error) => write!(f, "evidence cannot be stored: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for AnalystError {}
+
+/// What the loop waits for.
+enum Wake {
+    Entries,
+    Heard(Heard),
+    Time,
+    Shutdown,
+}
+
+impl Analyst {
+    /// An analyst over what `state` holds; `hash_key` is chance. Blocks.
+    ///
+    /// # Errors
+    /// The state store cannot be read or written.
+    pub(crate) fn open(
+        executor: Executor,
+        state: RowStore,
+        server: Option<Arc<dyn Ask>>,
+        watcher: Arc<dyn Watcher>,
+        hash_key: u64,
+    ) -> Result<Self, AnalystError> {
+        let record = Record::open(state)?;
+        let graph = Graph::new(GraphLimits::default(), hash_key);
+        let (evidence, outcomes) = record.feeds();
+        let judge = Mutex::new(Judge::new(graph, IntelCache::default()));
+        let (heard_by, heard) = smol::channel::bounded(ANSWERS_QUEUE_MAX);
+        let intel = Intel::new(executor, server, heard_by);
+        Ok(Self {
+            knowledge: Arc::new(Knowledge { judge, evidence, outcomes }),
+            taken: record.cursor().saturating_sub(1),
+            record,
+            intel,
+            heard,
+            watcher,
+            saved: Instant::now(),
+        })
+    }
+
+    /// What it knows.
+    pub(crate) fn knowledge(&self) -> Arc<Knowledge> {
+        Arc::clone(&self.knowledge)
+    }
+
+    /// Rebuilds, then follows `journal` until the shutdown.
+    ///
+    /// # Errors
+    /// The journal cannot be read, or the state store takes nothing more.
+    pub(crate) async fn run(
+        mut self,
+        journal: Arc<Journal>,
+        decoders: Decoders,
+        shutdown: Shutdown,
+    ) -> Result<(), AnalystError> {
+        let mut follower = self.rebuild(journal, decoders).await?;
+        self.intel.follow_changes(self.record.reading());
+        loop {
+            self.ask().await;
+            match self.wait(&follower, &shutdown).await {
+                Wake::Shutdown => return self.save().await,
+                Wake::Heard(heard) => self.hear(heard).await?,
+                Wake::Entries => follower = self.take_page(follower).await?,
+                Wake::Time => {}
+            }
+            if self.saved.elapsed() >= CURSOR_TIME {
+                self.save().await?;
+            }
+        }
+    }
+
+    async fn rebuild(
+        &mut self,
+        journal: Arc<Journal>,
+        decoders: Decoders,
+    ) -> Result<Follower, AnalystError> {
+        let (give, given) = smol::channel::bounded::<Followed>(REBUILD_QUEUE_MAX);
+        let next = self.record.cursor();
+        let rebuilding = smol::unblock(move || {
+            Follower::rebuild(journal, decoders, next, |followed| {
+                // Where the analyst failed, the rest is read for nothing, once.
+                let _ = give.send_blocking(followed);
+            })
+        });
+        let taking = async {
+            // Owned here, so that an error ends the rebuilding thread too.
+            let given = given;
+            let mut sensors = BTreeSet::new();
+            while let Ok(followed) = given.recv().await {
+                sensors.insert(followed.sensor);
+                self.judge(followed).await?;
+                self.ask().await;
+                while let Ok(heard) = self.heard.try_recv() {
+                    self.hear(heard).await?;
+                }
+            }
+            Ok::<_, AnalystError>(sensors)
+        };
+        let (follower, sensors) = smol::future::zip(rebuilding, taking).await;
+        let follower = follower.map_err(AnalystError::Journal)?;
+        for sensor in sensors? {
+            let (rows, divergent) = follower.standing(sensor);
+            self.watcher.handle_standing(sensor, rows, divergent);
+        }
+        Ok(follower)
+    }
+
+    async fn wait(&self, follower: &Follower, shutdown: &Shutdown) -> Wake {
+        let deadline_ms = self.knowledge.judge.lock().await.deadline_ms();
+        let now_ms = clock::unix_ms();
+        let pause = deadline_ms.map_or(LOOK_TIME, |at_ms| {
+            Duration::from_millis(at_ms.saturating_sub(now_ms)).min(LOOK_TIME)
+        });
+        let ended = async {
+            shutdown.begun().await;
+            Wake::Shutdown
+        };
+        let heard = async {
+            match self.heard.recv().await {
+                Ok(heard) => Wake::Heard(heard),
+                // This analyst holds a sender, so the channel stays open.
+                Err(_) => std::future::pending().await,
+            }
+        };
+        let entries = async {
+            follower.journal().changed_past(follower.next().saturating_sub(1)).await;
+            Wake::Entries
+        };
+        let late = async {
+            Timer::after(pause).await;
+            Wake::Time
+        };
+        or(ended, or(heard, or(entries, late))).await
+    }
+
+    async fn take_page(&mut self, mut follower: Follower) -> Result<Follower, AnalystError> {
+        let read = smol::unblock(move || {
+            let page = follower.page();
+            (follower, page)
+        });
+        let (follower, page) = read.await;
+        for followed in page.map_err(AnalystError::Journal)? {
+            let (sensor, commit_id) = (followed.sensor, followed.commit_id);
+            self.watcher.handle_followed(&followed);
+            self.judge(followed).await?;
+            self.taken = self.taken.max(commit_id);
+            let (rows, divergent) = follower.standing(sensor);
+            self.watcher.handle_standing(sensor, rows, divergent);
+        }
+        self.taken = self.taken.max(follower.next().saturating_sub(1));
+        self.write().await?;
+        Ok(follower)
+    }
+
+    /// Takes one entry. Evidence is only gathered while it fits one batch.
+    async fn judge(&mut self, followed: Followed) -> Result<(), AnalystError> {
+        let Followed { commit_id, sensor, received_ms, content, .. } = followed;
+        let Content::Changes(decoded) = content else { return Ok(()) };
+        for change in &decoded.changes {
+            self.record.handle_change(sensor, received_ms, change);
+        }
+        let mut judge = self.knowledge.judge.lock().await;
+        judge.handle_changes(received_ms, (sensor, commit_id), decoded.changes);
+        drop(judge);
+        self.gather().await
+    }
+
+    async fn hear(&mut self, heard: Heard) -> Result<(), AnalystError> {
+        let now_ms = clock::unix_ms();
+        let mut judge = self.knowledge.judge.lock().await;
+        match heard {
+            Heard::Verdicts(question, verdicts) => {
+                judge.handle_verdicts(now_ms, question, verdicts);
+            }
+            Heard::Unreachable(question) => judge.handle_unreachable(now_ms, question),
+            Heard::Changes(verdicts, reading) => {
+                for verdict in verdicts {
+                    judge.handle_reputation_change(now_ms, verdict);
+                }
+                self.record.set_reading(reading);
+            }
+        }
+        drop(judge);
+        self.gather().await?;
+        self.write().await
+    }
+
+    /// Sends every question that may be asked now.
+    async fn ask(&self) {
+        let now_ms = clock::unix_ms();
+        let mut judge = self.knowledge.judge.lock().await;
+        while let Some(question) = judge.poll_questions(now_ms) {
+            self.intel.ask(now_ms, question);
+        }
+    }
+
+    /// Drains what the judge found; writes whenever a batch is full.
+    async fn gather(&mut self) -> Result<(), AnalystError> {
+        loop {
+            let now_ms = clock::unix_ms();
+            let mut judge = self.knowledge.judge.lock().await;
+            let mut is_drained = false;
+            while !self.record.is_full() && !is_drained {
+                match judge.poll_evidence(now_ms) {
+                    Some(evidence) => self.record.add_evidence(&evidence),
+                    None => is_drained = true,
+                }
+            }
+            drop(judge);
+            if is_drained {
+                return Ok(());
+            }
+            // The cursor does not move before everything that was found is written.
+            self.record.write(None).await?;
+        }
+    }
+
+    /// Writes what was gathered, with the cursor.
+    async fn write(&mut self) -> Result<(), AnalystError> {
+        if self.record.is_empty() { Ok(()) } else { self.save().await }
+    }
+
+    async fn save(&mut self) -> Result<(), AnalystError> {
+        let cursor = self.knowledge.judge.lock().await.judged_before(self.taken);
+        self.saved = Instant::now();
+        self.record.write(Some(cursor)).await
+    }
+}
