@@ -1,0 +1,177 @@
+//! Questions in the query language, process trees, and the export of stored facts.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
+
+use axum::Json;
+use axum::body::Body as HttpBody;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
+use lapwing_protocol::id::{ElementGuid, SensorId};
+use lapwing_protocol::limits::{EXPRESSION_BYTES_MAX, FEED_PAGE_MAX};
+use serde::Deserialize;
+use serde_json::json;
+use smol::stream;
+
+use super::params::{Body, Id, Params};
+use crate::backend::EventCursor;
+use crate::limits::ROWS_MAX;
+use crate::view::{Element, Event, Rows};
+use crate::web::{ApiActor, ApiError, App};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct QueryBody {
+    expression: String,
+    limit: Option<u32>,
+}
+
+/// `POST /elements/query`.
+pub(super) async fn query(
+    _: ApiActor,
+    State(app): State<App>,
+    Body(body): Body<QueryBody>,
+) -> Result<Json<Rows>, ApiError> {
+    Ok(Json(answer(&app, &body.expression, body.limit).await?))
+}
+
+/// Asks, within the bounds.
+pub(crate) async fn answer(
+    app: &App,
+    expression: &str,
+    limit: Option<u32>,
+) -> Result<Rows, ApiError> {
+    if expression.trim().is_empty() {
+        return Err(ApiError::bad("the question is empty"));
+    }
+    if expression.len() > EXPRESSION_BYTES_MAX {
+        let message = format!("a question has at most {EXPRESSION_BYTES_MAX} bytes");
+        return Err(ApiError::bad(message));
+    }
+    let limit = limit.unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX);
+    Ok(app.backend.query(expression, limit).await?)
+}
+
+/// `GET /elements/GUID/tree`: a process, its parents and its children.
+pub(super) async fn tree(
+    _: ApiActor,
+    State(app): State<App>,
+    Id(guid): Id<ElementGuid>,
+) -> Result<Json<Vec<Element>>, ApiError> {
+    let elements = app.backend.process_tree(guid).await?;
+    if elements.is_empty() {
+        return Err(ApiError::not_found("process"));
+    }
+    Ok(Json(elements))
+}
+
+/// `GET /events?sensor=`: every stored fact once, merged over servers, one JSON object a line.
+/// Ends with `{"partial": true, "reason": ...}` where a server could not be read to its end.
+pub(super) async fn events(
+    _: ApiActor,
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let sensor: Option<SensorId> = match params.text("sensor") {
+        Some(id) => super::sensors::find(&app, id).await?.id.parse().ok(),
+        None => None,
+    };
+    let export = Export {
+        servers: app.backend.detections().into_iter().map(|(number, _)| number).collect(),
+        is_shared: app.backend.detections().len() > 1,
+        app,
+        sensor: sensor.map(|sensor| sensor.to_string()),
+        cursor: EventCursor::default(),
+        end: None,
+        told: BTreeSet::new(),
+        failures: Vec::new(),
+        is_done: false,
+    };
+    let lines = stream::unfold(export, |mut export| async move {
+        let text = export.next().await?;
+        Some((Ok::<_, Infallible>(text), export))
+    });
+    let content_type = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    Ok((content_type, HttpBody::from_stream(lines)).into_response())
+}
+
+/// Where an export stands: one server after the other, each to the end it had when it was begun.
+struct Export {
+    app: App,
+    sensor: Option<String>,
+    servers: VecDeque<usize>,
+    /// Whether a fact may be stored on several servers; only then are keys remembered.
+    is_shared: bool,
+    cursor: EventCursor,
+    /// Milliseconds: facts received later than the export began to read a server are not waited
+    /// for, so that a busy server's export ends.
+    end: Option<u64>,
+    told: BTreeSet<(String, &'static str, String, u64, u64)>,
+    failures: Vec<String>,
+    is_done: bool,
+}
+
+impl Export {
+    /// The next lines; `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        while let Some(number) = self.servers.front().copied() {
+            let now_ms = lapwing_net::clock::unix_ms();
+            let end_ms = *self.end.get_or_insert(now_ms);
+            match self.app.backend.events(number, self.cursor, FEED_PAGE_MAX, 0).await {
+                Ok(run) => {
+                    let newest_ms = run.events.last().map_or(0, |event| event.received.ms());
+                    let is_stuck = run.events.is_empty() && run.next == self.cursor;
+                    self.cursor = run.next;
+                    if run.at_end || is_stuck || newest_ms > end_ms {
+                        self.next_server();
+                    }
+                    let text = self.lines(run.events);
+                    if !text.is_empty() {
+                        return Some(text);
+                    }
+                }
+                Err(error) => {
+                    self.failures.push(error.to_string());
+                    self.next_server();
+                }
+            }
+        }
+        if self.is_done || self.failures.is_empty() {
+            return None;
+        }
+        self.is_done = true;
+        let reason = self.failures.join("; ");
+        Some(format!("{}\n", json!({ "partial": true, "reason": reason })))
+    }
+
+    fn next_server(&mut self) {
+        self.servers.pop_front();
+        self.cursor = EventCursor::default();
+        self.end = None;
+    }
+
+    fn lines(&mut self, events: Vec<Event>) -> String {
+        let mut text = String::new();
+        for event in events {
+            let is_other = self.sensor.as_ref().is_some_and(|sensor| *sensor != event.sensor);
+            if is_other || !self.is_news(&event) {
+                continue;
+            }
+            match serde_json::to_string(&event) {
+                Ok(line) => {
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+                Err(error) => self.failures.push(error.to_string()),
+            }
+        }
+        text
+    }
+
+    fn is_news(&mut self, event: &Event) -> bool {
+        let key =
+            (event.sensor.clone(), event.lane, event.log.clone(), event.seq, event.index);
+        !self.is_shared || self.told.insert(key)
+    }
+}
