@@ -58,7 +58,10 @@ fn of_many_programs_that_run_once_none_is_missed() {
         Command::new(&program.path).status().unwrap();
     }
     for program in &programs {
-        machine.wait_for("each program", |fact| has(fact, process::image_hash, &program.hash()));
+        let seen = machine.wait_for("each program", |fact| {
+            has(fact, process::image_hash, &program.hash())
+        });
+        assert_eq!(seen.text(process::command_line), program.path.to_str());
     }
 }
 

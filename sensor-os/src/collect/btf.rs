@@ -1,10 +1,12 @@
-//! Where the fields of the kernel's socket lie, read from the kernel's own type information (BTF).
+//! Where fields lie in the kernel's structures, read from the kernel's own type information (BTF).
 //!
-//! Pure: the caller reads `/sys/kernel/btf/vmlinux`. Only structs, unions and the names of their
+//! Pure but for [`kernel_layout`], which reads the file. Only structs, unions and the names of their
 //! members are looked at. Nothing panics on odd bytes; a field that is not found is an error, and the
 //! caller then does without the tracer.
 
-use crate::sys::bpf::SocketLayout;
+use std::io;
+
+use crate::sys::bpf::{ExecLayout, SocketLayout};
 use crate::sys::native;
 
 /// How deep anonymous members are followed: the kernel's own nest three deep.
@@ -125,25 +127,53 @@ fn size_of_type(types: &[u8], at: usize) -> Option<usize> {
     Some(12 + extra)
 }
 
-/// Where the fields that the socket tracer reads lie; the error is the field that was not found.
-pub(crate) fn socket_layout(blob: &[u8]) -> Result<SocketLayout, &'static str> {
-    let info = TypeInfo::parse(blob).ok_or("the kernel's type information cannot be read")?;
-    let find = |structure: &str, member: &'static str| {
-        let id = info.structure(structure).ok_or(member)?;
-        let offset = info.member(id, member, 0).ok_or(member)?;
+impl TypeInfo<'_> {
+    /// Bytes from the start of `structure` to `member`; the error is the member.
+    fn offset(&self, structure: &str, member: &'static str) -> Result<i32, &'static str> {
+        let id = self.structure(structure).ok_or(member)?;
+        let offset = self.member(id, member, 0).ok_or(member)?;
         i32::try_from(offset).map_err(|_| member)
-    };
-    Ok(SocketLayout {
-        addresses_v4: find("sock_common", "skc_daddr")?,
-        ports: find("sock_common", "skc_dport")?,
-        kept_local_port: find("inet_sock", "inet_sport")?,
-        family: find("sock_common", "skc_family")?,
-        remote_v6: find("sock_common", "skc_v6_daddr")?,
-        local_v6: find("sock_common", "skc_v6_rcv_saddr")?,
-        protocol: find("sock", "sk_protocol")?,
-        bytes_acked: find("tcp_sock", "bytes_acked")?,
-        bytes_received: find("tcp_sock", "bytes_received")?,
-    })
+    }
+
+    /// Where the fields that the socket tracer reads lie; the error is the field that was not found.
+    pub(crate) fn socket_layout(&self) -> Result<SocketLayout, &'static str> {
+        Ok(SocketLayout {
+            addresses_v4: self.offset("sock_common", "skc_daddr")?,
+            ports: self.offset("sock_common", "skc_dport")?,
+            kept_local_port: self.offset("inet_sock", "inet_sport")?,
+            family: self.offset("sock_common", "skc_family")?,
+            remote_v6: self.offset("sock_common", "skc_v6_daddr")?,
+            local_v6: self.offset("sock_common", "skc_v6_rcv_saddr")?,
+            protocol: self.offset("sock", "sk_protocol")?,
+            bytes_acked: self.offset("tcp_sock", "bytes_acked")?,
+            bytes_received: self.offset("tcp_sock", "bytes_received")?,
+        })
+    }
+
+    /// Where the fields that the exec tracer reads lie; the error is the field that was not found.
+    pub(crate) fn exec_layout(&self) -> Result<ExecLayout, &'static str> {
+        Ok(ExecLayout {
+            memory: self.offset("task_struct", "mm")?,
+            arguments_start: self.offset("mm_struct", "arg_start")?,
+            arguments_end: self.offset("mm_struct", "arg_end")?,
+        })
+    }
+}
+
+/// Reads the running kernel's type information and gives it to `layout`.
+///
+/// # Errors
+///
+/// There is none, or a field is not found in it.
+pub(crate) fn kernel_layout<L>(
+    layout: impl FnOnce(&TypeInfo<'_>) -> Result<L, &'static str>,
+) -> io::Result<L> {
+    const PATH: &str = "/sys/kernel/btf/vmlinux";
+    let lacks =
+        |what: &str| io::Error::new(io::ErrorKind::Unsupported, format!("{PATH} lacks {what}"));
+    let blob = std::fs::read(PATH)?;
+    let types = TypeInfo::parse(&blob).ok_or_else(|| lacks("types"))?;
+    layout(&types).map_err(lacks)
 }
 
 #[cfg(test)]
@@ -184,13 +214,13 @@ mod tests {
     fn cut_or_changed_bytes_do_not_panic() {
         let blob = blob();
         for length in 0..blob.len() {
-            let _ = socket_layout(&blob[..length]);
+            let _ = TypeInfo::parse(&blob[..length]).map(|info| info.socket_layout());
         }
         for at in 0..blob.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut changed = blob.clone();
                 changed[at] = value;
-                let _ = socket_layout(&changed);
+                let _ = TypeInfo::parse(&changed).map(|info| info.socket_layout());
             }
         }
     }

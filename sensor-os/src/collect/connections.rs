@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use lapwing_protocol::element::{Change, connection};
 
-use super::btf::socket_layout;
+use super::btf::kernel_layout;
 use super::fact::{CollectedFact, FactBuilder, OwnedValue, Room};
 use super::health::Parts;
 use super::limits::{
@@ -23,14 +23,13 @@ use super::period::Period;
 use super::procfs;
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
-use super::sockets::{Connection, ConnectionChange, Direction, Owner, SocketTable};
+use super::sockets::{Connection, ConnectionChange, Direction, Lingering, Owner, SocketTable};
 use crate::sys::bpf::{SocketTracer, TracerReading};
 use crate::sys::clock;
 use crate::sys::host::name_thread;
 use crate::sys::sock_diag::{DestroyedReading, SockDiag, SocketRow, Transport};
 use crate::sys::wait::{Interest, wait};
 
-const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 /// How long a fact waits for the collector of processes to tell of its process.
 const PROCESS_PATIENCE_NS: u64 = 60_000_000;
 /// How often an attempt without an answer is looked after.
@@ -60,6 +59,8 @@ pub(crate) struct ConnectionCollector {
     /// The UDP sockets of the last dump: a whole dump is both.
     udp_rows: Vec<SocketRow>,
     tcp_rows: Vec<SocketRow>,
+    /// What the next dump of TCP is to make of what waits out its time.
+    lingering: Lingering,
 }
 
 impl ConnectionCollector {
@@ -103,6 +104,7 @@ impl ConnectionCollector {
             scans: Period::new(SCAN_PERIOD),
             udp_rows: Vec::new(),
             tcp_rows: Vec::new(),
+            lingering: Lingering::Remember,
         })
     }
 
@@ -182,6 +184,7 @@ impl ConnectionCollector {
             log::warn!("the ring of the socket tracer was full; dumping the socket table");
             self.shared.sender.overflowed(Source::Connections);
             self.tcp_dumps.make_due();
+            self.lingering = Lingering::Tell;
         }
     }
 
@@ -212,10 +215,14 @@ impl ConnectionCollector {
         self.read_tracer();
         let now_ns = clock::boottime_ns();
         if tcp {
-            self.table.handle_dump(Transport::Tcp, now_ns, began_ns, &self.tcp_rows);
+            let rows = &self.tcp_rows;
+            self.table.handle_dump(Transport::Tcp, now_ns, began_ns, rows, self.lingering);
+            let told_otherwise = self.tracer.is_some();
+            self.lingering = if told_otherwise { Lingering::Remember } else { Lingering::Tell };
         }
         if udp {
-            self.table.handle_dump(Transport::Udp, now_ns, began_ns, &self.udp_rows);
+            let rows = &self.udp_rows;
+            self.table.handle_dump(Transport::Udp, now_ns, began_ns, rows, self.lingering);
         }
         Ok(())
     }
@@ -322,11 +329,7 @@ fn keyed(told: &Connection, change: Change, time_ns: u64) -> FactBuilder {
 }
 
 fn open_tracer() -> io::Result<SocketTracer> {
-    let types = std::fs::read(KERNEL_TYPES)?;
-    let layout = socket_layout(&types).map_err(|field| {
-        io::Error::new(io::ErrorKind::Unsupported, format!("{KERNEL_TYPES} lacks {field}"))
-    })?;
-    SocketTracer::attach(&layout)
+    SocketTracer::attach(&kernel_layout(|types| types.socket_layout())?)
 }
 
 fn same_sockets(before: &[SocketRow], after: &[SocketRow]) -> bool {

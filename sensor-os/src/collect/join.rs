@@ -15,15 +15,18 @@
 //! Invariants: an end is told once, after its process; a value is what some source showed of this very
 //! process and program, or absent.
 
+mod arguments;
 mod opens;
 mod process;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub(crate) use arguments::Arguments;
 pub(crate) use opens::{Opened, ProgramFormat, format_of};
 pub(crate) use process::{Ending, Hash, Process, ProcessChange, Program};
 
+use self::arguments::WaitingArguments;
 use self::opens::Opens;
 use super::fact::ProcessKey;
 use super::limits::{
@@ -49,6 +52,7 @@ pub(crate) struct Join {
     /// Ended, but waiting for a hash.
     ending: BTreeMap<ProcessKey, Process>,
     opens: Opens,
+    arguments: WaitingArguments,
     /// Whose hash is awaited.
     awaiting: BTreeSet<ProcessKey>,
     due: BTreeSet<(u64, ProcessKey)>,
@@ -64,6 +68,7 @@ impl Join {
             running: BTreeMap::new(),
             ending: BTreeMap::new(),
             opens: Opens::default(),
+            arguments: WaitingArguments::default(),
             awaiting: BTreeSet::new(),
             due: BTreeSet::new(),
             changes: VecDeque::new(),
@@ -104,6 +109,11 @@ impl Join {
         self.opens.push(now_ns, pid, opened);
     }
 
+    /// The kernel saw the arguments of an exec of `pid`, which is told of afterwards.
+    pub(crate) fn handle_arguments(&mut self, pid: u32, arguments: Arguments) {
+        self.arguments.push(pid, arguments);
+    }
+
     /// `pid` executes a program since `time_ns`; `snapshot` is what `/proc` shows of it now.
     pub(crate) fn handle_exec(
         &mut self,
@@ -112,6 +122,7 @@ impl Join {
         time_ns: u64,
         snapshot: Option<Snapshot>,
     ) -> Followed {
+        let arguments = self.arguments.take(pid, time_ns);
         if !self.running.contains_key(&pid) {
             if self.running.len() >= PROCESSES_MAX {
                 return Followed::TooMany;
@@ -137,6 +148,7 @@ impl Join {
             (Some(opened), None) => Program::opened(opened),
             (None, None) => Program::default(),
         };
+        process.program.called_with(arguments);
         let key = process.key;
         self.await_hash(key);
         self.tell_or_wait(now_ns, key, HASH_PATIENCE);
@@ -244,7 +256,9 @@ impl Join {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now_ns: u64) {
-        self.opens.expire(now_ns.saturating_sub(nanos(OPEN_PATIENCE)));
+        let before_ns = now_ns.saturating_sub(nanos(OPEN_PATIENCE));
+        self.opens.expire(before_ns);
+        self.arguments.expire(before_ns);
         while let Some((due_ns, key)) = self.due.first().copied() {
             if due_ns > now_ns {
                 break;

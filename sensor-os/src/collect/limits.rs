@@ -26,6 +26,9 @@ pub(crate) const OPENS_PER_PROCESS_MAX: usize = 16;
 /// forgotten, and if none is, the new one is not kept and its image is read from `/proc` instead.
 pub(crate) const OPENING_PROCESSES_MAX: usize = 4_096;
 
+/// Command lines of one process that may wait for their exec; beyond it the oldest is forgotten.
+pub(crate) const ARGUMENTS_PER_PROCESS_MAX: usize = 8;
+
 /// Programs that may wait, open, to be hashed: one descriptor each. Beyond it the program's hash is
 /// shown as not seen.
 pub(crate) const OPEN_PROGRAMS_MAX: usize = 256;

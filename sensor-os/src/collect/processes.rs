@@ -1,7 +1,7 @@
 //! The collector of processes: reads the kernel's events and `/proc`, and feeds the join.
 //!
-//! Three ways of hearing, each optional: fanotify for programs opened to be executed, the process
-//! connector for fork, exec, user and exit, and scans of `/proc`. Where the connector is missing, scans
+//! Four ways of hearing, each optional but the last: fanotify for programs opened to be executed, the
+//! process connector for fork, exec, user and exit, the exec tracer for arguments, and scans of `/proc`. Where the connector is missing, scans
 //! come five times a second. What is decided from all this is decided in [`Join`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,16 +11,20 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use super::btf::kernel_layout;
 use super::fact::ProcessKey;
 use super::hash::{HashCache, Hasher};
 use super::health::Parts;
-use super::join::{Followed, Hash, Join, Opened, ProcessChange, ProgramFormat, format_of};
+use super::join::{
+    Arguments, Followed, Hash, Join, Opened, ProcessChange, ProgramFormat, format_of,
+};
 use super::limits::{PROCESS_POLL_PERIOD, SCAN_PERIOD};
 use super::period::Period;
 use super::process_facts::process_fact;
 use super::procfs::{self, Image, Stat};
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
+use crate::sys::bpf::{ExecTracer, TracerReading};
 use crate::sys::fanotify::{ExecOpen, ExecWatch, Reading};
 use crate::sys::host::{FileIdentity, name_thread};
 use crate::sys::proc_connector::{self, ProcConnector, ProcEvent, ProcHappening};
@@ -56,6 +60,7 @@ pub(crate) struct ProcessCollector {
     hashing: BTreeSet<FileIdentity>,
     connector: Option<ProcConnector>,
     execs: Option<ExecWatch>,
+    tracer: Option<ExecTracer>,
     /// Changes of it tell of new mounts, which want a mark.
     mounts: Option<File>,
     marked: BTreeSet<String>,
@@ -84,6 +89,11 @@ impl ProcessCollector {
             "hashes of programs that end before they are read",
             ExecWatch::open(),
         );
+        let tracer = parts.keep(
+            "exec tracer",
+            "command lines of programs that end before they are read",
+            open_tracer(),
+        );
         parts.works("/proc");
         if !host::is_root() && connector.is_none() {
             parts.lacks("/proc shows image and working folder of this user's processes only");
@@ -102,6 +112,7 @@ impl ProcessCollector {
             memory,
             connector,
             execs,
+            tracer,
         };
         if let Some(refused) = collector.mark_mounts() {
             parts.lacks(refused);
@@ -197,6 +208,7 @@ impl ProcessCollector {
         for open in opens {
             self.feed_open(open);
         }
+        self.read_tracer();
         // What ended within this reading is not worth looking for in /proc.
         let ended: BTreeSet<u32> = events
             .iter()
@@ -205,6 +217,23 @@ impl ProcessCollector {
             .collect();
         for event in events {
             self.feed_event(event, &ended);
+        }
+    }
+
+    /// The tracer is not waited for: what it tells comes just before word of the same exec.
+    fn read_tracer(&mut self) {
+        let Some(tracer) = &mut self.tracer else { return };
+        let join = &mut self.memory.join;
+        let reading = tracer.read(|seen| {
+            let arguments = Arguments {
+                time_ns: seen.time_ns,
+                command_line: procfs::parse_command_line(seen.arguments),
+                is_cut: seen.is_cut,
+            };
+            join.handle_arguments(seen.pid, arguments);
+        });
+        if reading == TracerReading::MayHaveLost {
+            self.shared.sender.overflowed(Source::Processes);
         }
     }
 
@@ -384,4 +413,8 @@ impl ProcessCollector {
         (!refused.is_empty())
             .then(|| format!("fanotify cannot watch {refused}; hashes there come from /proc"))
     }
+}
+
+fn open_tracer() -> io::Result<ExecTracer> {
+    ExecTracer::attach(&kernel_layout(|types| types.exec_layout())?)
 }

@@ -4,9 +4,11 @@
 //! collected with what was delivered: `seen` facts were made, `refused` of them found the queue full,
 //! and the rest is what the core was given.
 //!
-//! Overflow: a full queue refuses the newest fact. A collector never waits for the runner, since the
-//! kernel would then drop what it has not read. A refused fact raises the collector's alarm, and the
-//! collector tells all its rows again at its next scan.
+//! Overflow: a full queue refuses the newest fact. Connections, file events and names can be caused by
+//! the thousand, and are refused from three quarters on, so that they cannot crowd out the programs that
+//! cause them. A collector never waits for the runner, since the kernel would then drop what it has not
+//! read. A refused fact raises the collector's alarm, and the collector tells all its rows again at its
+//! next scan; an event is lost, and counted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -116,13 +118,24 @@ impl FactSender {
     pub(crate) fn give(&self, fact: CollectedFact) {
         let counter = self.counter(fact.source);
         counter.seen.fetch_add(1, Ordering::Relaxed);
-        match self.queue.try_send(fact) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
-                counter.refused.fetch_add(1, Ordering::Relaxed);
-                counter.alarm.store(true, Ordering::Relaxed);
-            }
+        let refused = !self.has_room_for(fact.source)
+            || match self.queue.try_send(fact) {
+                Ok(()) => false,
+                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => true,
+            };
+        if refused {
+            counter.refused.fetch_add(1, Ordering::Relaxed);
+            counter.alarm.store(true, Ordering::Relaxed);
         }
+    }
+
+    fn has_room_for(&self, source: Source) -> bool {
+        let bound = self.queue.capacity().unwrap_or(usize::MAX);
+        let share = match source {
+            Source::Connections | Source::Files | Source::Names => bound - bound / 4,
+            Source::Processes | Source::Users | Source::Services | Source::Machine => bound,
+        };
+        self.queue.len() < share
     }
 
     /// Counts that the kernel lost events before `source` could read them.
@@ -166,23 +179,35 @@ mod tests {
     use super::*;
     use lapwing_protocol::element::{Change, Kind};
 
-    fn fact() -> CollectedFact {
+    fn fact(source: Source) -> CollectedFact {
         let kind = Kind(Kind::OWN_FIRST.0);
-        super::super::fact::FactBuilder::new(Source::Files, kind, Change::Event, 0).build()
+        super::super::fact::FactBuilder::new(source, kind, Change::Event, 0).build()
     }
 
     #[test]
     fn a_full_queue_refuses_the_newest_and_says_so() {
         let (sender, receiver) = fact_queue_of(2);
         for _ in 0..3 {
-            sender.give(fact());
+            sender.give(fact(Source::Processes));
         }
         assert_eq!(receiver.len(), 2);
-        let count = sender.count(Source::Files);
+        let count = sender.count(Source::Processes);
         assert_eq!((count.seen, count.refused), (3, 1));
-        assert!(sender.take_alarm(Source::Files));
-        assert!(!sender.take_alarm(Source::Files), "an alarm is taken once");
+        assert!(sender.take_alarm(Source::Processes));
+        assert!(!sender.take_alarm(Source::Processes), "an alarm is taken once");
         assert_eq!(sender.count(Source::Names), Count::default());
+    }
+
+    #[test]
+    fn connections_cannot_crowd_out_processes() {
+        let (sender, receiver) = fact_queue_of(8);
+        for _ in 0..100 {
+            sender.give(fact(Source::Connections));
+        }
+        assert_eq!(receiver.len(), 6);
+        sender.give(fact(Source::Processes));
+        assert_eq!(sender.count(Source::Processes).refused, 0);
+        assert_eq!(sender.count(Source::Connections).refused, 94);
     }
 
     #[test]

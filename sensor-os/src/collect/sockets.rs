@@ -75,6 +75,15 @@ pub(crate) struct Connection {
     told: bool,
 }
 
+/// What is to be made of a socket that a dump shows waiting out its time, and nobody told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lingering {
+    /// It lived between two dumps: tell of it.
+    Tell,
+    /// It ended before collection began, or the tracer told of it: remember that, no more.
+    Remember,
+}
+
 /// What is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionChange {
@@ -231,6 +240,7 @@ impl SocketTable {
         now_ns: u64,
         began_ns: u64,
         rows: &[SocketRow],
+        lingering: Lingering,
     ) {
         if transport == Transport::Tcp {
             self.show_listeners(rows);
@@ -239,7 +249,7 @@ impl SocketTable {
         for row in rows.iter().filter(|row| row.remote.port() != 0) {
             let ends = Ends { transport, local: row.local, remote: row.remote };
             shown.insert(ends);
-            self.show(now_ns, ends, row);
+            self.show(now_ns, ends, row, lingering);
         }
         if transport == Transport::Tcp {
             self.attempts.retain(|_, attempt| {
@@ -273,7 +283,7 @@ impl SocketTable {
         self.listeners.retain(|local, _| listening.contains(local));
     }
 
-    fn show(&mut self, now_ns: u64, ends: Ends, row: &SocketRow) {
+    fn show(&mut self, now_ns: u64, ends: Ends, row: &SocketRow, lingering: Lingering) {
         let lived_between = match row.state {
             LISTENING | CLOSED | SYN_RECEIVED | NEW_SYN_RECEIVED => return,
             TIME_WAIT => true,
@@ -282,13 +292,13 @@ impl SocketTable {
         if lived_between {
             if self.open.contains_key(&ends) {
                 self.end(now_ns, ends, None);
-            } else if !self.lingering.contains_key(&ends) {
+            } else if lingering == Lingering::Tell && !self.lingering.contains_key(&ends) {
                 let connection = self.found(now_ns, ends, row);
                 if self.insert(now_ns, Connection { owner: Owner::Unseen, ..connection }) {
                     self.end(now_ns, ends, None);
                 }
             }
-            self.lingering.insert(ends, now_ns + TIME_WAIT_NS);
+            self.linger(now_ns, ends);
             return;
         }
         if self.open.contains_key(&ends) {
@@ -336,7 +346,7 @@ impl SocketTable {
             self.insert(now_ns, Connection { owner: Owner::Unseen, ..found });
         }
         self.end(now_ns, ends, row.bytes);
-        self.lingering.insert(ends, now_ns + TIME_WAIT_NS);
+        self.linger(now_ns, ends);
     }
 
     /// The inodes whose holders are to be searched for.
@@ -413,6 +423,14 @@ impl SocketTable {
         let any_v4 = SocketAddr::new([0, 0, 0, 0].into(), local.port());
         let any_v6 = SocketAddr::new([0_u16; 8].into(), local.port());
         [local, any_v4, any_v6].iter().find_map(|address| self.listeners.get(address)).copied()
+    }
+
+    /// Remembers that a connection was told of for as long as the kernel may show it. At the bound it is
+    /// not, and may be told of twice.
+    fn linger(&mut self, now_ns: u64, ends: Ends) {
+        if self.lingering.len() < CONNECTIONS_MAX {
+            self.lingering.insert(ends, now_ns + TIME_WAIT_NS);
+        }
     }
 
     /// Adds a connection; a former one with the same ends is over.

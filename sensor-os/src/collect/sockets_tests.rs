@@ -95,7 +95,13 @@ fn an_attempt_without_an_answer_is_told_by_a_dump() {
     table.handle_change(&change(1, (CLOSED, SYN_SENT), "127.0.0.1:0", SERVER));
     assert!(!table.wants_dump(101 * MS));
     assert!(table.wants_dump(200 * MS));
-    table.handle_dump(Transport::Tcp, 200 * MS, 199 * MS, &[row(SYN_SENT, CLIENT, SERVER, 8)]);
+    table.handle_dump(
+        Transport::Tcp,
+        200 * MS,
+        199 * MS,
+        &[row(SYN_SENT, CLIENT, SERVER, 8)],
+        Lingering::Tell,
+    );
     table.tell_owned(200 * MS);
     assert!(!table.wants_dump(300 * MS));
     let connection = told(&drain(&mut table)[0]);
@@ -115,7 +121,7 @@ fn a_dump_finds_connections_their_direction_and_their_end() {
         row(ESTABLISHED, SERVER, CLIENT, 2),
         row(ESTABLISHED, CLIENT, SERVER, 3),
     ];
-    table.handle_dump(Transport::Tcp, MS, 0, &rows);
+    table.handle_dump(Transport::Tcp, MS, 0, &rows, Lingering::Tell);
     let mut wanted = table.holders_wanted();
     wanted.sort_unstable();
     assert_eq!(wanted, [1, 2, 3]);
@@ -126,10 +132,10 @@ fn a_dump_finds_connections_their_direction_and_their_end() {
     assert_eq!((inbound.ends.local, inbound.owner), (at(SERVER), Owner::Process(51)));
     let outbound = changes.iter().map(told).find(|c| c.direction == Direction::Outbound).unwrap();
     assert_eq!(outbound.owner, Owner::Unseen);
-    table.handle_dump(Transport::Tcp, 2 * MS, MS + 1, &rows);
+    table.handle_dump(Transport::Tcp, 2 * MS, MS + 1, &rows, Lingering::Tell);
     assert_eq!(drain(&mut table), [], "nothing changed");
     assert_eq!(table.holders_wanted(), [0_u32; 0]);
-    table.handle_dump(Transport::Tcp, 3 * MS, 2 * MS, &rows[..1]);
+    table.handle_dump(Transport::Tcp, 3 * MS, 2 * MS, &rows[..1], Lingering::Tell);
     assert_eq!(drain(&mut table).len(), 2, "both ended");
 }
 
@@ -143,10 +149,20 @@ fn a_connection_between_two_dumps_is_told_once_while_it_waits_out_its_time() {
             now_ns,
             now_ns - MS,
             &[row(TIME_WAIT, CLIENT, SERVER, 0)],
+            Lingering::Tell,
         );
         let changes = drain(&mut table);
         assert_eq!(changes.len(), if second == 1 { 2 } else { 0 }, "second {second}");
     }
+}
+
+#[test]
+fn what_ended_before_collection_began_is_not_told() {
+    let mut table = SocketTable::default();
+    let rows = [row(TIME_WAIT, CLIENT, SERVER, 0)];
+    table.handle_dump(Transport::Tcp, MS, 0, &rows, Lingering::Remember);
+    table.handle_dump(Transport::Tcp, 2 * MS, MS, &rows, Lingering::Tell);
+    assert_eq!(drain(&mut table), []);
 }
 
 #[test]
@@ -158,14 +174,26 @@ fn a_destroyed_socket_tells_of_a_connection_nobody_saw() {
     let changes = drain(&mut table);
     assert_eq!(told(&changes[0]).owner, Owner::Unseen);
     assert!(matches!(changes[1], ConnectionChange::Ended(_, _, Some((5, 6)))));
-    table.handle_dump(Transport::Tcp, 2 * MS, MS, &[row(TIME_WAIT, CLIENT, SERVER, 0)]);
+    table.handle_dump(
+        Transport::Tcp,
+        2 * MS,
+        MS,
+        &[row(TIME_WAIT, CLIENT, SERVER, 0)],
+        Lingering::Tell,
+    );
     assert_eq!(drain(&mut table), []);
 }
 
 #[test]
 fn an_owner_is_not_waited_for_for_ever() {
     let mut table = SocketTable::default();
-    table.handle_dump(Transport::Tcp, MS, 0, &[row(ESTABLISHED, CLIENT, SERVER, 3)]);
+    table.handle_dump(
+        Transport::Tcp,
+        MS,
+        0,
+        &[row(ESTABLISHED, CLIENT, SERVER, 3)],
+        Lingering::Tell,
+    );
     table.tell_owned(2 * MS);
     assert_eq!(drain(&mut table), []);
     table.tell_owned(2 * OWNER_PATIENCE_NS);

@@ -1,25 +1,27 @@
-//! One small program in the kernel that tells of every TCP socket that changes state.
+//! Small programs in the kernel, and the rings they write to.
 //!
-//! It is attached to the raw tracepoint `inet_sock_set_state`, which runs in the context of the
-//! process where a connection is opened, and writes one record per change into a ring that this
-//! process maps. It needs `CAP_BPF` and `CAP_PERFMON` (or `CAP_SYS_ADMIN`) and Linux 5.8; it needs no
-//! kprobes, no tracefs and no compiler. Where fields lie in the kernel's structures is not assumed:
-//! the caller takes it from the kernel's own type information (`collect::btf`).
+//! A program is attached to a raw tracepoint and writes records into a ring that this process maps. It
+//! needs `CAP_BPF` and `CAP_PERFMON` (or `CAP_SYS_ADMIN`) and Linux 5.8; it needs no kprobes, no tracefs
+//! and no compiler, since it is put together here, instruction by instruction. Where fields lie in the
+//! kernel's structures is not assumed: the caller takes it from the kernel's own type information
+//! (`collect::btf`).
 //!
-//! Invariant: the program only reads and only writes to its ring; it cannot change what it watches.
+//! Invariant: a program only reads and only writes to its ring; it cannot change what it watches.
 
 #![allow(unsafe_code, reason = "bpf and a mapped ring")]
 
+mod execs;
+mod sockets;
+
+use std::ffi::CStr;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::native;
+pub(crate) use execs::{ExecLayout, ExecTracer};
+pub(crate) use sockets::{SocketChange, SocketLayout, SocketTracer};
 
-/// Bytes of the ring: about 4,000 changes may wait for us. A power of two and of pages.
-const RING_BYTES: usize = 512 << 10;
-const RECORD_BYTES: i32 = 112;
+use super::native;
 
 const MAP_CREATE: libc::c_long = 0;
 const PROGRAM_LOAD: libc::c_long = 5;
@@ -29,63 +31,29 @@ const PROGRAM_TYPE_RAW_TRACEPOINT: u32 = 17;
 
 const CALL_CURRENT_PID_TGID: i32 = 14;
 const CALL_CURRENT_UID_GID: i32 = 15;
+const CALL_PROBE_READ_USER: i32 = 112;
 const CALL_PROBE_READ_KERNEL: i32 = 113;
 const CALL_KTIME_BOOT_NS: i32 = 125;
 const CALL_RINGBUF_OUTPUT: i32 = 130;
+const CALL_RINGBUF_RESERVE: i32 = 131;
+const CALL_RINGBUF_SUBMIT: i32 = 132;
 
-const STATE_ESTABLISHED: i32 = 1;
-const STATE_SYN_SENT: i32 = 2;
-const STATE_CLOSE: i32 = 7;
-const STATE_LISTEN: i32 = 10;
-
-/// Where the fields lie in the kernel's socket, in bytes from its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SocketLayout {
-    /// `sock_common.skc_daddr`, followed by the local address.
-    pub(crate) addresses_v4: i32,
-    /// `sock_common.skc_dport` (big-endian), followed by the local port (host order).
-    pub(crate) ports: i32,
-    /// `inet_sock.inet_sport` (big-endian): stays when a closed socket has given its port back.
-    pub(crate) kept_local_port: i32,
-    /// `sock_common.skc_family`.
-    pub(crate) family: i32,
-    /// `sock_common.skc_v6_daddr`.
-    pub(crate) remote_v6: i32,
-    /// `sock_common.skc_v6_rcv_saddr`.
-    pub(crate) local_v6: i32,
-    /// `sock.sk_protocol`.
-    pub(crate) protocol: i32,
-    /// `tcp_sock.bytes_acked`.
-    pub(crate) bytes_acked: i32,
-    /// `tcp_sock.bytes_received`.
-    pub(crate) bytes_received: i32,
-}
-
-/// One change of state of one TCP socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SocketChange {
-    /// The socket's address in the kernel: the same for all changes of one socket, used again later.
-    pub(crate) socket: u64,
-    /// Boot time in nanoseconds.
-    pub(crate) time_ns: u64,
-    /// The process the change happened in. It owns the socket only where `new_state` is SYN_SENT or
-    /// LISTEN; otherwise it may be whoever the packet interrupted.
-    pub(crate) pid: u32,
-    /// The user of that process.
-    pub(crate) user: u32,
-    /// State number before.
-    pub(crate) old_state: u8,
-    /// State number after.
-    pub(crate) new_state: u8,
-    /// The address on this machine; its port is 0 as long as none is chosen.
-    pub(crate) local: SocketAddr,
-    /// The address of the other side.
-    pub(crate) remote: SocketAddr,
-    /// Bytes acknowledged by the other side so far.
-    pub(crate) bytes_sent: u64,
-    /// Bytes received so far.
-    pub(crate) bytes_received: u64,
-}
+const LOAD_U64: u8 = 0x79;
+const STORE_U64: u8 = 0x7b;
+const STORE_IMMEDIATE_U64: u8 = 0x7a;
+const STORE_U8: u8 = 0x73;
+const MOVE: u8 = 0xbf;
+const MOVE_IMMEDIATE: u8 = 0xb7;
+const ADD_IMMEDIATE: u8 = 0x07;
+const SUBTRACT: u8 = 0x1f;
+const JUMP_ALWAYS: u8 = 0x05;
+const JUMP_EQUAL_IMMEDIATE: u8 = 0x15;
+const JUMP_NOT_ABOVE_IMMEDIATE: u8 = 0xb5;
+const CALL: u8 = 0x85;
+const EXIT: u8 = 0x95;
+const LOAD_WIDE: u8 = 0x18;
+const PSEUDO_MAP_FD: u8 = 1;
+const FRAME: u8 = 10;
 
 /// What one reading gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,43 +62,6 @@ pub(crate) enum TracerReading {
     Complete,
     /// Everything that was in the ring, which was full: the kernel may have had no room for more.
     MayHaveLost,
-}
-
-/// The attached program and its ring.
-#[derive(Debug)]
-pub(crate) struct SocketTracer {
-    ring: Ring,
-    _attachment: OwnedFd,
-}
-
-impl SocketTracer {
-    /// Loads and attaches the program.
-    ///
-    /// # Errors
-    ///
-    /// Not permitted, or the kernel is too old or built without it.
-    pub(crate) fn attach(layout: &SocketLayout) -> io::Result<Self> {
-        let map = create_ring()?;
-        let ring = Ring::map(map)?;
-        let program = load(&program(layout, ring.map.as_raw_fd()))?;
-        let attachment = attach(&program)?;
-        Ok(Self { ring, _attachment: attachment })
-    }
-
-    /// Gives every waiting change to `take`, in the kernel's order.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(SocketChange)) -> TracerReading {
-        self.ring.read(|record| {
-            if let Some(change) = parse(record) {
-                take(change);
-            }
-        })
-    }
-}
-
-impl AsFd for SocketTracer {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.ring.map.as_fd()
-    }
 }
 
 fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
@@ -146,16 +77,6 @@ fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-fn create_ring() -> io::Result<OwnedFd> {
-    let mut attributes = Vec::with_capacity(72);
-    native::push_u32(&mut attributes, MAP_TYPE_RINGBUF);
-    native::push_u32(&mut attributes, 0); // key size
-    native::push_u32(&mut attributes, 0); // value size
-    native::push_u32(&mut attributes, RING_BYTES as u32);
-    attributes.resize(72, 0);
-    bpf(MAP_CREATE, &mut attributes)
-}
-
 fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     // The kernel lends its memory-reading helper only to programs that say they may be combined with
     // it; this one, like the whole crate, may be.
@@ -169,10 +90,9 @@ fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
     bpf(PROGRAM_LOAD, &mut attributes)
 }
 
-fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
-    let name = c"inet_sock_set_state";
+fn attach(program: &OwnedFd, tracepoint: &CStr) -> io::Result<OwnedFd> {
     let mut attributes = Vec::with_capacity(16);
-    push_pointer(&mut attributes, name.as_ptr().addr());
+    push_pointer(&mut attributes, tracepoint.as_ptr().addr());
     native::push_u32(&mut attributes, program.as_raw_fd().cast_unsigned());
     native::push_u32(&mut attributes, 0);
     bpf(RAW_TRACEPOINT_OPEN, &mut attributes)
@@ -195,147 +115,6 @@ const fn step(code: u8, destination: u8, source: u8, offset: i16, immediate: i32
     native::u64_of([bytes[0], bytes[1], o0, o1, i0, i1, i2, i3])
 }
 
-const LOAD_U64: u8 = 0x79;
-const STORE_U64: u8 = 0x7b;
-const STORE_IMMEDIATE_U64: u8 = 0x7a;
-const STORE_U8: u8 = 0x73;
-const MOVE: u8 = 0xbf;
-const MOVE_IMMEDIATE: u8 = 0xb7;
-const ADD_IMMEDIATE: u8 = 0x07;
-const JUMP_EQUAL_IMMEDIATE: u8 = 0x15;
-const CALL: u8 = 0x85;
-const EXIT: u8 = 0x95;
-const LOAD_WIDE: u8 = 0x18;
-const PSEUDO_MAP_FD: u8 = 1;
-const FRAME: u8 = 10;
-
-// The record on the program's stack, as offsets from its start.
-const AT_SOCKET: i32 = 0;
-const AT_TIME: i32 = 8;
-const AT_PID: i32 = 16;
-const AT_USER: i32 = 24;
-const AT_OLD: i32 = 32;
-const AT_NEW: i32 = 33;
-const AT_FAMILY: i32 = 34;
-const AT_PORTS: i32 = 36;
-const AT_V4: i32 = 40;
-const AT_PROTOCOL: i32 = 48;
-const AT_KEPT_PORT: i32 = 50;
-const AT_SENT: i32 = 56;
-const AT_RECEIVED: i32 = 64;
-const AT_LOCAL_V6: i32 = 72;
-const AT_REMOTE_V6: i32 = 88;
-
-fn frame_offset(at: i32) -> i16 {
-    i16::try_from(at - RECORD_BYTES).unwrap_or(0)
-}
-
-fn program(layout: &SocketLayout, ring: i32) -> Vec<u64> {
-    let (context, socket, old, new) = (6, 7, 8, 9);
-    let mut steps = vec![
-        step(MOVE, context, 1, 0, 0),
-        step(LOAD_U64, socket, context, 0, 0),
-        step(LOAD_U64, old, context, 8, 0),
-        step(LOAD_U64, new, context, 16, 0),
-        // Only what begins, is established, ends or listens; the states between say nothing more.
-        step(JUMP_EQUAL_IMMEDIATE, new, 0, 5, STATE_ESTABLISHED),
-        step(JUMP_EQUAL_IMMEDIATE, new, 0, 4, STATE_SYN_SENT),
-        step(JUMP_EQUAL_IMMEDIATE, new, 0, 3, STATE_CLOSE),
-        step(JUMP_EQUAL_IMMEDIATE, new, 0, 2, STATE_LISTEN),
-        step(MOVE_IMMEDIATE, 0, 0, 0, 0),
-        step(EXIT, 0, 0, 0, 0),
-    ];
-    for at in (0..RECORD_BYTES).step_by(8) {
-        steps.push(step(STORE_IMMEDIATE_U64, FRAME, 0, frame_offset(at), 0));
-    }
-    steps.push(step(STORE_U64, FRAME, socket, frame_offset(AT_SOCKET), 0));
-    steps.push(step(STORE_U8, FRAME, old, frame_offset(AT_OLD), 0));
-    steps.push(step(STORE_U8, FRAME, new, frame_offset(AT_NEW), 0));
-    for (call, at) in [
-        (CALL_KTIME_BOOT_NS, AT_TIME),
-        (CALL_CURRENT_PID_TGID, AT_PID),
-        (CALL_CURRENT_UID_GID, AT_USER),
-    ] {
-        steps.push(step(CALL, 0, 0, 0, call));
-        steps.push(step(STORE_U64, FRAME, 0, frame_offset(at), 0));
-    }
-    for (at, bytes, offset) in [
-        (AT_FAMILY, 2, layout.family),
-        (AT_PORTS, 4, layout.ports),
-        (AT_V4, 8, layout.addresses_v4),
-        (AT_PROTOCOL, 2, layout.protocol),
-        (AT_KEPT_PORT, 2, layout.kept_local_port),
-        (AT_LOCAL_V6, 16, layout.local_v6),
-        (AT_REMOTE_V6, 16, layout.remote_v6),
-        (AT_SENT, 8, layout.bytes_acked),
-        (AT_RECEIVED, 8, layout.bytes_received),
-    ] {
-        steps.extend([
-            step(MOVE, 1, FRAME, 0, 0),
-            step(ADD_IMMEDIATE, 1, 0, 0, at - RECORD_BYTES),
-            step(MOVE_IMMEDIATE, 2, 0, 0, bytes),
-            step(MOVE, 3, socket, 0, 0),
-            step(ADD_IMMEDIATE, 3, 0, 0, offset),
-            step(CALL, 0, 0, 0, CALL_PROBE_READ_KERNEL),
-        ]);
-    }
-    steps.extend([
-        step(LOAD_WIDE, 1, PSEUDO_MAP_FD, 0, ring),
-        step(0, 0, 0, 0, 0),
-        step(MOVE, 2, FRAME, 0, 0),
-        step(ADD_IMMEDIATE, 2, 0, 0, -RECORD_BYTES),
-        step(MOVE_IMMEDIATE, 3, 0, 0, RECORD_BYTES),
-        step(MOVE_IMMEDIATE, 4, 0, 0, 0),
-        step(CALL, 0, 0, 0, CALL_RINGBUF_OUTPUT),
-        step(MOVE_IMMEDIATE, 0, 0, 0, 0),
-        step(EXIT, 0, 0, 0, 0),
-    ]);
-    steps
-}
-
-fn parse(record: &[u8]) -> Option<SocketChange> {
-    const TCP: u16 = 6;
-    let at = |offset: i32| usize::try_from(offset).unwrap_or(usize::MAX);
-    // Kernels before 5.6 hold the protocol in one byte; the other byte is then its neighbour.
-    if native::u16_at(record, at(AT_PROTOCOL))? & 0xff != TCP {
-        return None;
-    }
-    let address = |v4: i32, v6: i32| -> Option<IpAddr> {
-        match libc::c_int::from(native::u16_at(record, at(AT_FAMILY))?) {
-            libc::AF_INET => {
-                let octets: [u8; 4] = record.get(at(v4)..at(v4) + 4)?.try_into().ok()?;
-                Some(Ipv4Addr::from(octets).into())
-            }
-            libc::AF_INET6 => {
-                let octets: [u8; 16] = record.get(at(v6)..at(v6) + 16)?.try_into().ok()?;
-                Some(Ipv6Addr::from(octets).to_canonical())
-            }
-            _ => None,
-        }
-    };
-    let network_port = |offset: i32| {
-        let bytes: [u8; 2] = record.get(at(offset)..at(offset) + 2)?.try_into().ok()?;
-        Some(u16::from_be_bytes(bytes))
-    };
-    let local_port = match native::u16_at(record, at(AT_PORTS) + 2)? {
-        0 => network_port(AT_KEPT_PORT)?,
-        port => port,
-    };
-    let pid_tgid = native::u64_at(record, at(AT_PID))?;
-    Some(SocketChange {
-        socket: native::u64_at(record, at(AT_SOCKET))?,
-        time_ns: native::u64_at(record, at(AT_TIME))?,
-        pid: u32::try_from(pid_tgid >> 32).ok()?,
-        user: native::u32_at(record, at(AT_USER)).filter(|_| cfg!(target_endian = "little"))?,
-        old_state: native::u8_at(record, at(AT_OLD))?,
-        new_state: native::u8_at(record, at(AT_NEW))?,
-        local: SocketAddr::new(address(AT_V4 + 4, AT_LOCAL_V6)?, local_port),
-        remote: SocketAddr::new(address(AT_V4, AT_REMOTE_V6)?, network_port(AT_PORTS)?),
-        bytes_sent: native::u64_at(record, at(AT_SENT))?,
-        bytes_received: native::u64_at(record, at(AT_RECEIVED))?,
-    })
-}
-
 /// The ring as mapped: a page with our position, a page with the kernel's, and the data twice in a
 /// row, so that no record is cut at the end.
 #[derive(Debug)]
@@ -344,17 +123,29 @@ struct Ring {
     consumer: *mut u8,
     producer: *mut u8,
     page: usize,
+    bytes: usize,
 }
 
 // SAFETY: the two mappings belong to this value alone and are not bound to a thread.
 unsafe impl Send for Ring {}
 
 impl Ring {
-    fn map(map: OwnedFd) -> io::Result<Self> {
+    /// A ring of `bytes`, a power of two and of pages.
+    fn create(bytes: usize) -> io::Result<Self> {
+        let mut attributes = Vec::with_capacity(72);
+        native::push_u32(&mut attributes, MAP_TYPE_RINGBUF);
+        native::push_u32(&mut attributes, 0); // key size
+        native::push_u32(&mut attributes, 0); // value size
+        native::push_u32(&mut attributes, u32::try_from(bytes).unwrap_or(0));
+        attributes.resize(72, 0);
+        Self::map(bpf(MAP_CREATE, &mut attributes)?, bytes)
+    }
+
+    fn map(map: OwnedFd, bytes: usize) -> io::Result<Self> {
         // SAFETY: sysconf takes no pointer.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
         let ours = map_pages(&map, page, libc::PROT_READ | libc::PROT_WRITE, 0)?;
-        let theirs = match map_pages(&map, page + 2 * RING_BYTES, libc::PROT_READ, page) {
+        let theirs = match map_pages(&map, page + 2 * bytes, libc::PROT_READ, page) {
             Ok(theirs) => theirs,
             Err(error) => {
                 // SAFETY: `ours` was mapped with this length just now and is not used further.
@@ -362,7 +153,7 @@ impl Ring {
                 return Err(error);
             }
         };
-        Ok(Self { map, consumer: ours, producer: theirs, page })
+        Ok(Self { map, consumer: ours, producer: theirs, page, bytes })
     }
 
     fn consumer_position(&self) -> &AtomicU64 {
@@ -380,12 +171,14 @@ impl Ring {
         const BUSY: u32 = 1 << 31;
         const DISCARD: u32 = 1 << 30;
         const HEADER: u64 = 8;
+        /// With less room than this the next record may not have found any.
+        const ROOM_OF_FULL: u64 = 4_096;
         let mut position = self.consumer_position().load(Ordering::Relaxed);
         let waiting = self.producer_position().saturating_sub(position);
-        let full = waiting + 2 * RECORD_BYTES as u64 > RING_BYTES as u64;
+        let full = waiting + ROOM_OF_FULL > self.bytes as u64;
         while position < self.producer_position() {
-            let offset = usize::try_from(position).unwrap_or(0) & (RING_BYTES - 1);
-            // SAFETY: records begin at multiples of eight, and `offset` is below RING_BYTES, inside
+            let offset = usize::try_from(position).unwrap_or(0) & (self.bytes - 1);
+            // SAFETY: records begin at multiples of eight, and `offset` is below the ring's bytes, inside
             // the data that is mapped behind the producer page.
             let header = unsafe { self.producer.add(self.page + offset) };
             // SAFETY: the header's first four bytes are the length word that the kernel publishes.
@@ -393,7 +186,7 @@ impl Ring {
             if length & BUSY != 0 {
                 break;
             }
-            let bytes = usize::try_from(length & !DISCARD).unwrap_or(0).min(RING_BYTES);
+            let bytes = usize::try_from(length & !DISCARD).unwrap_or(0).min(self.bytes);
             if length & DISCARD == 0 {
                 // SAFETY: `bytes` bytes behind the header are published, lie inside the doubled data
                 // mapping, and are not written again before the consumer position passes them.
@@ -411,7 +204,7 @@ impl Drop for Ring {
         // SAFETY: both were mapped with these lengths and nothing borrows them any more.
         unsafe {
             libc::munmap(self.consumer.cast(), self.page);
-            libc::munmap(self.producer.cast(), self.page + 2 * RING_BYTES);
+            libc::munmap(self.producer.cast(), self.page + 2 * self.bytes);
         }
     }
 }

@@ -5,6 +5,7 @@
 use crate::collect::fact::ProcessKey;
 use crate::collect::procfs::{Image, Snapshot, Stat, Text};
 
+use super::arguments::Arguments;
 use super::opens::Opened;
 
 /// What is known of a program's hash.
@@ -58,6 +59,15 @@ impl Program {
             name: Some(snapshot.stat.name.clone()),
             command_line: snapshot.command_line.clone(),
             working_directory: snapshot.working_directory.clone(),
+        }
+    }
+
+    /// Takes over the arguments that the kernel saw; `/proc` shows what the process made of them since,
+    /// and is only better where the kernel's were cut.
+    pub(super) fn called_with(&mut self, arguments: Option<Arguments>) {
+        let Some(arguments) = arguments else { return };
+        if !arguments.is_cut || self.command_line.is_none() {
+            self.command_line = Some(arguments.command_line);
         }
     }
 

@@ -225,6 +225,33 @@ fn two_execs_in_a_row_each_get_their_own_program() {
 }
 
 #[test]
+fn arguments_that_the_kernel_saw_belong_to_the_exec_after_them() {
+    let mut join = with_shell();
+    let arguments = |time_ns: u64, line: &str, is_cut: bool| Arguments {
+        time_ns,
+        command_line: line.as_bytes().into(),
+        is_cut,
+    };
+    join.handle_fork(0, (CHILD, SHELL), 100 * MS, None);
+    join.handle_arguments(CHILD, arguments(101 * MS, "first -a", false));
+    join.handle_arguments(CHILD, arguments(103 * MS, "second -b", false));
+    join.handle_exec(0, CHILD, 102 * MS, None);
+    join.handle_exec(0, CHILD, 104 * MS, None);
+    let lines: Vec<_> = drain(&mut join)
+        .iter()
+        .map(|change| process(change).program.command_line.clone().unwrap())
+        .collect();
+    assert_eq!(lines, [b"first -a"[..].into(), b"second -b"[..].into()]);
+    // Cut ones are the beginning only; what /proc shows is longer.
+    join.handle_arguments(SHELL, arguments(200 * MS, "/bin/sh --r", true));
+    join.handle_exec(0, SHELL, 201 * MS, Some(snapshot(SHELL, 5, "/bin/sh")));
+    let (_, wanted) = join.poll_hash_wanted().unwrap();
+    join.handle_hash(0, wanted.identity, Hash::Unseen);
+    let told = drain(&mut join);
+    assert_eq!(process(&told[0]).program.command_line.as_deref(), Some(&b"/bin/sh --run"[..]));
+}
+
+#[test]
 fn a_script_is_executed_by_its_interpreter() {
     let mut join = with_shell();
     join.handle_fork(0, (CHILD, SHELL), 100 * MS, None);
