@@ -113,6 +113,8 @@ pub const ENROL_TIME: Duration = Duration::from_secs(60);
 /// How long the calls under way on a peer connection may still take when the server shuts down.
 /// Calls can be made again, so none is worth a slow restart.
 pub const PEER_DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long a peer may take to hear why its connection ends.
+pub const PARTING_TIME: Duration = Duration::from_secs(1);
 /// How long HTTP answers may still take when the server shuts down; an event stream never ends by
 /// itself.
 pub const HTTP_DRAIN_TIME: Duration = Duration::from_secs(2);

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use lapwing_protocol::code::Code;
+use lapwing_protocol::error::DecodeError;
 
 use crate::tls::HandshakeError;
 
@@ -113,7 +114,7 @@ impl std::error::Error for CallError {}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerFault {
     /// The bytes are not frames, or a frame not its message.
-    Malformed(lapwing_protocol::error::DecodeError),
+    Malformed(DecodeError),
     /// A right message that has no place here.
     OutOfPlace(&'static str),
     /// A reply longer than it may be.
@@ -124,6 +125,8 @@ pub enum PeerFault {
     Idle,
     /// The peer leaves our calls unanswered.
     Stuck,
+    /// This server shuts down.
+    Drained,
     /// The peer closed in the middle of a frame.
     CutShort,
     /// The peer went away between frames.
@@ -158,7 +161,27 @@ impl PeerFault {
     /// Whether it is worth a line in the log: going away is normal.
     #[must_use]
     pub fn is_misbehaviour(&self) -> bool {
-        !matches!(self, Self::Gone | Self::CutShort | Self::Broken(_) | Self::Idle)
+        !matches!(self, Self::Gone | Self::CutShort | Self::Broken(_) | Self::Idle | Self::Drained)
+    }
+
+    /// What to tell the peer of it: the registry's number, and how long to wait before trying
+    /// again. Nothing where nobody would hear it.
+    pub(super) fn refusal(&self) -> Option<(Code, u32)> {
+        match self {
+            Self::Malformed(DecodeError::Limit) | Self::ReplyTooLarge => Some((Code::TOO_LARGE, 0)),
+            Self::Malformed(DecodeError::UnknownKind) => Some((Code::UNKNOWN_KIND, 0)),
+            Self::Malformed(_) => Some((Code::MALFORMED, 0)),
+            Self::OutOfPlace(_) => Some((Code::OUT_OF_PLACE, 0)),
+            Self::Dripping => Some((Code::TIMED_OUT, 0)),
+            Self::Idle | Self::Stuck => Some((Code::IDLE, 0)),
+            Self::Drained => Some((Code::DRAINING, 1_000)),
+            Self::CutShort
+            | Self::Gone
+            | Self::Refused { .. }
+            | Self::Tls(_)
+            | Self::CertificateRefused(_)
+            | Self::Broken(_) => None,
+        }
     }
 }
 
@@ -171,6 +194,7 @@ impl fmt::Display for PeerFault {
             Self::Dripping => f.write_str("a frame was begun and not ended in time"),
             Self::Idle => f.write_str("nothing came for too long"),
             Self::Stuck => f.write_str("calls stay unanswered"),
+            Self::Drained => f.write_str("this server shuts down"),
             Self::CutShort => f.write_str("the connection ended inside a frame"),
             Self::Gone => f.write_str("the peer closed the connection"),
             Self::Refused { code, detail } => write!(f, "{code}: {detail}"),

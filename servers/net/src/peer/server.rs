@@ -20,12 +20,12 @@ use lapwing_protocol::message::Message;
 use smol::Timer;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt as _;
-use smol::io::{AsyncWrite, AsyncWriteExt as _};
+use smol::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
 use super::error::{Failure, PeerFault};
 use super::wire::{FrameReader, Patience, Received, frame, reply_frames};
 use crate::identity::PeerIdentity;
-use crate::limits::{ENROL_TIME, PEER_DRAIN_TIME, SEND_FRAMES_MAX};
+use crate::limits::{ENROL_TIME, PARTING_TIME, PEER_DRAIN_TIME, SEND_FRAMES_MAX};
 use crate::listener::{Connection, Fault};
 use crate::runtime::Executor;
 use crate::shutdown::{self, Shutdown};
@@ -82,9 +82,10 @@ pub async fn serve<S: Service>(
 ) -> Result<(), Fault> {
     let Connection { plane, peer, key_digest, source, stream, shutdown } = connection;
     let caller = Caller { plane, identity: peer, key_digest, source };
-    let frame_bytes_max = match peer {
-        Some(_) => FRAME_BYTES_MAX,
-        None => FRAME_BYTES_UNAUTHENTICATED_MAX,
+    let frame_bytes_max = match plane {
+        Plane::Peer => FRAME_BYTES_MAX,
+        // What sensors ask outside of their sessions is small, and there may be many of them.
+        Plane::Enrol | Plane::Sensor | Plane::Http => FRAME_BYTES_UNAUTHENTICATED_MAX,
     };
     let (read_half, write_half) = smol::io::split(stream);
     let (frames, queue) = smol::channel::bounded(SEND_FRAMES_MAX);
@@ -99,31 +100,63 @@ pub async fn serve<S: Service>(
     };
     let mut buffer = vec![0; frame_bytes_max];
     let mut reader = FrameReader::new(read_half, &mut buffer, Patience::default());
-    let reading = async { answer_all(&mut reader, &calls, &frames).await };
+    let mut why = None;
+    let speaking = async {
+        let fault = speak(&mut reader, &calls, &shutdown).await;
+        let parting = part_with(&mut reader, &frames, &fault).await;
+        why = Some(fault);
+        parting
+    };
+    let writing = async { write_all(&queue, write_half).await };
+    let broken = smol::future::or(speaking, writing).await;
+    end.begin();
+    let fault = why.unwrap_or(broken);
+    if fault.is_misbehaviour() { Err(Box::new(fault)) } else { Ok(()) }
+}
+
+/// Answers until the peer is gone or at fault, or the server shuts down.
+async fn speak<R: AsyncRead + Unpin, S: Service>(
+    reader: &mut FrameReader<'_, R>,
+    calls: &Calls<S>,
+    shutdown: &Shutdown,
+) -> PeerFault {
     let draining = async {
         shutdown.begun().await;
         calls.drain().await;
-        let refused = Refused {
-            code: Code::DRAINING,
-            retry_after_ms: 1_000,
-            detail: "this server shuts down",
-        };
-        send(&frames, &Message::Refused(refused)).await;
-        frames.close();
-        std::future::pending::<PeerFault>().await
+        PeerFault::Drained
     };
-    let writing = async { write_all(&queue, write_half).await };
     let late = async {
-        if peer.is_some() {
+        if calls.caller.identity.is_some() {
             std::future::pending::<()>().await;
         }
         Timer::after(ENROL_TIME).await;
         PeerFault::Idle
     };
-    let speaking = smol::future::or(reading, smol::future::or(draining, late));
-    let fault = smol::future::or(writing, speaking).await;
-    end.begin();
-    if fault.is_misbehaviour() { Err(Box::new(fault)) } else { Ok(()) }
+    let reading = async { answer_all(reader, calls).await };
+    smol::future::or(reading, smol::future::or(draining, late)).await
+}
+
+/// Tells the peer why the connection ends, closes it, and waits a moment for the peer to close too:
+/// a socket that is dropped with bytes unread would take what was told with it.
+async fn part_with<R: AsyncRead + Unpin>(
+    reader: &mut FrameReader<'_, R>,
+    frames: &Sender<Vec<u8>>,
+    fault: &PeerFault,
+) -> PeerFault {
+    let Some((code, retry_after_ms)) = fault.refusal() else { return PeerFault::Gone };
+    let detail = fault.to_string();
+    let parting = async {
+        let refused = Refused { code, retry_after_ms, detail: &detail };
+        send(frames, &Message::Refused(refused)).await;
+        frames.close();
+        reader.discard().await;
+        PeerFault::Gone
+    };
+    let late = async {
+        Timer::after(PARTING_TIME).await;
+        PeerFault::Gone
+    };
+    smol::future::or(parting, late).await
 }
 
 /// What to do with a message, once it is out of the buffer.
@@ -134,11 +167,11 @@ enum Task {
     Fault(&'static str),
 }
 
-async fn answer_all<R: smol::io::AsyncRead + Unpin, S: Service>(
+async fn answer_all<R: AsyncRead + Unpin, S: Service>(
     reader: &mut FrameReader<'_, R>,
     calls: &Calls<S>,
-    frames: &Sender<Vec<u8>>,
 ) -> PeerFault {
+    let frames = &calls.frames;
     let mut nonce = 0;
     loop {
         let received = reader.next(|message| match message {
@@ -181,9 +214,10 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
             return PeerFault::from_io(&error);
         }
     }
-    // The peer may be gone already; we are done either way.
+    // The peer may be gone already; we are done either way. Whoever closed the queue ends the
+    // connection.
     let _ = stream.close().await;
-    PeerFault::Gone
+    std::future::pending().await
 }
 
 /// Queues a message of our own; does nothing once the connection ends.

@@ -116,6 +116,14 @@ impl<'b, R: AsyncRead + Unpin> FrameReader<'b, R> {
     }
 }
 
+impl<R: AsyncRead + Unpin> FrameReader<'_, R> {
+    /// Reads and forgets until the stream ends or breaks.
+    pub(super) async fn discard(&mut self) {
+        let mut bytes = [0; 512];
+        while let Ok(1..) = self.stream.read(&mut bytes).await {}
+    }
+}
+
 /// A message as a frame of its own; none for one that is longer than a frame, which our own
 /// messages are not.
 pub(super) fn frame(message: &Message<'_>, body_bytes: usize) -> Option<Vec<u8>> {

@@ -69,6 +69,15 @@ impl Credentials {
         Ok(self)
     }
 
+    /// The same, but calling servers that the authorities in a PEM file signed: the vendor's.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub fn with_server_authority(mut self, file: &Path) -> Result<Self, CredentialsError> {
+        self.server_roots = Arc::new(load_roots([file])?);
+        Ok(self)
+    }
+
     /// Loads certificate and key again, after they were renewed. New connections use them at once,
     /// both those we accept and those we make; connections that stand stay.
     ///

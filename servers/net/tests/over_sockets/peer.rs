@@ -12,7 +12,9 @@ use lapwing_net::runtime::Executor;
 use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane, connect};
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
+use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::limits::{CALLS_MAX, REPLY_BYTES_MAX};
+use lapwing_protocol::message::Message;
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Deployment, PATIENCE, Serving, Setup, run};
@@ -229,23 +231,38 @@ fn malformed_frames_close_their_own_connection() {
         let serving = serve(&executor, &deployment);
         let good = client(&executor, &deployment, serving.address);
         assert_eq!(good.call(ECHO, b"before", PATIENCE).await.unwrap(), b"before");
-        let hostile: [&[u8]; 5] = [
-            &[0xff, 0xff, 14, 0],          // a frame longer than the bound
-            &[1, 0, 14, 0, 0xff],          // a Call that is none
-            &[5, 0, 14, 0, 1, 1, 0, 9, 9], // bytes after the Call
-            &[4, 0, 15, 0, 0, 0, 0, 0],    // a Reply to nothing
-            &[0, 0, 0xff, 0x0f],           // an unknown kind that may not be skipped
+        let hostile: [(&[u8], Code); 5] = [
+            (&[0xff, 0xff, 14, 0], Code::TOO_LARGE),
+            (&[1, 0, 14, 0, 0xff], Code::MALFORMED),
+            (&[5, 0, 14, 0, 1, 1, 0, 9, 9], Code::MALFORMED), // bytes after the Call
+            (&[4, 0, 15, 0, 0, 0, 0, 0], Code::OUT_OF_PLACE), // a Reply to nothing
+            (&[0, 0, 0xff, 0x0f], Code::UNKNOWN_KIND),        // and it may not be skipped
         ];
-        for (index, bytes) in hostile.iter().enumerate() {
-            let mut stream =
-                connect(serving.address, &tls(&deployment, Plane::Peer), PATIENCE).await.unwrap();
+        for (index, (bytes, code)) in hostile.into_iter().enumerate() {
+            let tls = tls(&deployment, Plane::Peer);
+            let mut stream = connect(serving.address, &tls, PATIENCE).await.unwrap();
             stream.write_all(bytes).await.unwrap();
             stream.flush().await.unwrap();
-            let _ = stream.read_to_end(&mut Vec::new()).await;
-            until("it is counted", || serving.metrics.refused_for("fault") == index as u64 + 1)
-                .await;
+            let mut told = Vec::new();
+            stream.read_to_end(&mut told).await.unwrap();
+            assert_eq!(refusal(&mut told), Some(code), "{bytes:?}");
+            drop(stream);
+            let counted = || serving.metrics.refused_for("fault") == index as u64 + 1;
+            until("it is counted", counted).await;
         }
         assert_eq!(good.call(ECHO, b"after", PATIENCE).await.unwrap(), b"after");
         assert!(good.is_connected());
     });
+}
+
+/// The code of a Refused that is the whole of what came.
+fn refusal(stream: &mut [u8]) -> Option<Code> {
+    let length = stream.len();
+    let mut deframer = Deframer::new(stream);
+    deframer.filled(length);
+    let frame = deframer.next_frame().unwrap()?;
+    match Message::decode(&frame).unwrap()? {
+        Message::Refused(refused) => Some(refused.code),
+        _ => None,
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lapwing_net::authority::{self, Authority, Usage};
 use lapwing_net::clock;
+use lapwing_net::config;
 use lapwing_net::identity::{PeerIdentity, Role};
 use lapwing_net::limits::{ListenerLimits, LoopbackSources};
 use lapwing_net::listener::{Connection, Fault, Listener};
@@ -281,6 +282,49 @@ fn a_damaged_certificate_is_never_somebody_else_and_never_a_panic() {
             assert_eq!(key_digest(&signed.der), key_digest(&certificate), "damaged at {at}");
         }
     }
+}
+
+#[test]
+fn a_renewed_certificate_is_used_without_a_restart() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let tls = config::Tls {
+            cert: path("cert.pem"),
+            key: path("key.pem"),
+            ca: path("ca.pem"),
+            client_ca: Vec::new(),
+        };
+        let issue = |id| {
+            let subject = deployment.identity(Role::Detection, id);
+            let usage = Usage::Server(&[]);
+            let leaf = deployment.authority.issue(clock::unix_ms(), &subject, usage, DAY).unwrap();
+            leaf.save(&tls.cert, &tls.key).unwrap();
+        };
+        issue(1);
+        std::fs::write(&tls.ca, deployment.authority.certificate_pem()).unwrap();
+        let credentials = Credentials::load(&tls).unwrap();
+        let setup = Setup {
+            executor: &executor,
+            credentials: credentials.clone(),
+            deployment: deployment.id,
+            planes: &[Plane::Http],
+            limits: ListenerLimits::default(),
+        };
+        let serving = setup.serve(greeter(&Seen::default()));
+        let ours = deployment.credentials(Role::Webapp, 8);
+        let expected = |id| ExpectedPeer { id: Some([id; 16]), ..ExpectedPeer::default() };
+        let client = |id| ClientTls::new(&ours, Plane::Http, expected(id)).unwrap();
+        greet(&serving, &client(1)).await.unwrap();
+        issue(2);
+        credentials.reload(&tls).unwrap();
+        greet(&serving, &client(2)).await.unwrap();
+        std::fs::write(&tls.key, "no key").unwrap();
+        let error = credentials.reload(&tls).unwrap_err();
+        assert!(error.to_string().contains("this is not a private key in PEM"), "{error}");
+        greet(&serving, &client(2)).await.unwrap();
+    });
 }
 
 #[test]
