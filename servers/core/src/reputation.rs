@@ -110,6 +110,13 @@ impl Consultation {
         }
     }
 
+    /// Nobody waits for the answer about `keys` any more: the next who needs it asks again.
+    pub fn abandon(&mut self, keys: &[IndicatorKey]) {
+        for key in keys {
+            self.in_flight.remove(key);
+        }
+    }
+
     /// Global's word on `key`: as kept, with the times of this server's clock. Without one, nobody
     /// knows; stale, since Global was not heard.
     #[must_use]
