@@ -53,6 +53,15 @@ pub fn row_digest(log: LogId, kind: Kind, row: &[u8]) -> u64 {
     hash.finish()
 }
 
+/// A keyed hash for tables that never leave a process; whoever does not know `key` cannot aim at a
+/// bucket.
+#[must_use]
+pub fn keyed_hash(key: &[u8; 16], bytes: &[u8]) -> u64 {
+    let mut hash = SipHasher13::new_with_key(key);
+    hash.write(bytes);
+    hash.finish()
+}
+
 /// The id of an element with a natural key (`key` in canonical form).
 ///
 /// `boot` is given for kinds whose key is unique within one boot only.

@@ -105,6 +105,11 @@ impl<'b> Deframer<'b> {
         self.frame_bytes_max = frame_bytes_max.min(self.buffer.len());
     }
 
+    /// Forgets what it holds, for another stream.
+    pub fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
     /// Where the next bytes of the stream go; never empty after `next_frame` gave `None`.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start > 0 {

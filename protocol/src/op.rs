@@ -251,8 +251,16 @@ impl<'b> OpWriter<'b> {
     pub fn define(&mut self, definition: &Definition<'_>) -> Result<(), BufferFull> {
         let mut buffer = [0; VALUE_BYTES_MAX];
         let bytes = to_slice(definition, &mut buffer)?;
+        self.define_encoded(bytes)
+    }
+
+    /// Describes an agent's own kind by a [`Definition`] that is encoded already.
+    ///
+    /// # Errors
+    /// [`BufferFull`].
+    pub fn define_encoded(&mut self, definition: &[u8]) -> Result<(), BufferFull> {
         self.head(DEFINE, 0)?;
-        self.writer.sized(bytes)
+        self.writer.sized(definition)
     }
 
     /// Announces `count` facts that were dropped after intake.

@@ -1,0 +1,530 @@
+//! One lane's logs at the sensor: what was made, what is spooled, what is acknowledged, and the
+//! chunks of it that are in memory.
+//!
+//! With a spool the window is a cache of the newest chunks: what is spooled may leave it and is
+//! fetched from the shell again. Without one the window is all there is: it holds everything from
+//! the acknowledged position on, and when it is full the oldest unsent chunk is dropped, as a hole
+//! that a Jump announces before anything later goes.
+//!
+//! Not here: the connection and its credit ([`crate::lane`]).
+//!
+//! Invariants: `acked <= spooled <= made`; holes ascend and do not meet.
+
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::delivery::{JumpCause, LossReason};
+use lapwing_protocol::hello::{Memory, StoredRange};
+use lapwing_protocol::id::{Lane, LogId, ServerId};
+use lapwing_protocol::op::DropReason;
+
+use crate::event::Spool;
+use crate::limits::CHUNK_RECORD_BYTES;
+use crate::position::{Hole, LogPositions, Position};
+use crate::window::{Held, Window};
+
+/// What one server acknowledged of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Which log.
+    pub log: LogId,
+    /// Who, from where to where.
+    pub range: StoredRange,
+}
+
+impl Stored {
+    /// An unused place, for the arrays that a shell lends.
+    pub const NONE: Self = Self {
+        log: LogId([0; 16]),
+        range: StoredRange { server: ServerId([0; 16]), from_seq: 0, to_seq: 0 },
+    };
+}
+
+impl Hole {
+    /// An unused place, for the arrays that a shell lends.
+    pub const NONE: Self = Self {
+        log: LogId([0; 16]),
+        from_seq: 0,
+        to_seq: 0,
+        next_index: None,
+        chain: lapwing_protocol::digest::Chain([0; 32]),
+        cause: JumpCause::Lost(LossReason::MemoryLost),
+    };
+}
+
+/// A lent array of which the first `length` items are in use.
+#[derive(Debug)]
+pub(crate) struct Lent<'a, T> {
+    items: &'a mut [T],
+    length: usize,
+}
+
+impl<'a, T: Copy> Lent<'a, T> {
+    pub(crate) fn new(items: &'a mut [T]) -> Self {
+        Self { items, length: 0 }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        self.items.get(..self.length).unwrap_or_default()
+    }
+
+    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
+        self.items.get_mut(..self.length)?.last_mut()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.length == self.items.len()
+    }
+
+    /// Adds an item; `false` when there is no room.
+    pub(crate) fn push(&mut self, item: T) -> bool {
+        let Some(place) = self.items.get_mut(self.length) else { return false };
+        *place = item;
+        self.length += 1;
+        true
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        let mut kept = 0;
+        for at in 0..self.length {
+            if keep(&self.items[at]) {
+                self.items[kept] = self.items[at];
+                kept += 1;
+            }
+        }
+        self.length = kept;
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbox<'a> {
+    pub(crate) lane: Lane,
+    /// The largest chunk of this lane.
+    pub(crate) chunk_bytes_max: usize,
+    memory: Memory,
+    window: Window<'a>,
+    /// The log that is written.
+    current: LogPositions,
+    /// An older log of which something is still to be sent; goes before `current`.
+    tail: Option<LogPositions>,
+    /// The highest chunk of `current` that the shell spooled. With a spool only.
+    spooled_seq: u64,
+    /// The highest chunk of `current` that was handed to the shell. With a spool only.
+    offered_seq: u64,
+    unspooled_bytes: usize,
+    holes: Lent<'a, Hole>,
+    stored: Lent<'a, Stored>,
+    /// The first chunk that was not sent in this session, and so may be dropped first.
+    pub(crate) unsent_seq: u64,
+    /// Facts dropped because memory was full.
+    pub(crate) facts_dropped: u64,
+    pub(crate) chunks_made: u64,
+    pub(crate) bytes_made: u64,
+}
+
+impl<'a> Outbox<'a> {
+    pub(crate) fn new(
+        (lane, memory, chunk_bytes_max): (Lane, Memory, usize),
+        current: LogPositions,
+        window: &'a mut [u8],
+        (holes, stored): (&'a mut [Hole], &'a mut [Stored]),
+    ) -> Self {
+        Self {
+            lane,
+            chunk_bytes_max,
+            memory,
+            window: Window::new(window),
+            current,
+            tail: None,
+            spooled_seq: current.made.seq,
+            offered_seq: current.made.seq,
+            unspooled_bytes: 0,
+            holes: Lent::new(holes),
+            stored: Lent::new(stored),
+            unsent_seq: current.acked.seq + 1,
+            facts_dropped: 0,
+            chunks_made: 0,
+            bytes_made: 0,
+        }
+    }
+
+    pub(crate) fn has_spool(&self) -> bool {
+        self.memory == Memory::Disk
+    }
+
+    /// Whether this lane has no memory and so is not used.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.chunk_bytes_max == 0
+    }
+
+    /// The log that facts are written to.
+    pub(crate) fn current(&self) -> &LogPositions {
+        &self.current
+    }
+
+    /// The log that is sent: the tail of an older one first.
+    pub(crate) fn sending(&self) -> &LogPositions {
+        self.tail.as_ref().unwrap_or(&self.current)
+    }
+
+    pub(crate) fn has_tail(&self) -> bool {
+        self.tail.is_some()
+    }
+
+    pub(crate) fn set_tail(&mut self, tail: Option<LogPositions>) {
+        if let Some(old) = self.tail.take() {
+            self.holes.retain(|hole| hole.log != old.log);
+            self.stored.retain(|stored| stored.log != old.log);
+        }
+        self.tail = tail;
+        self.unsent_seq = self.sending().acked.seq + 1;
+    }
+
+    /// The last chunk that may be sent: with a spool, only what is in it.
+    pub(crate) fn sendable_seq(&self) -> u64 {
+        match &self.tail {
+            Some(tail) => tail.made.seq,
+            None if self.has_spool() => self.spooled_seq,
+            None => self.current.made.seq,
+        }
+    }
+
+    /// Whether two more of the largest chunks find room without one being lost.
+    pub(crate) fn has_room(&self, chunk_bytes_max: usize) -> bool {
+        let wanted = 2 * (chunk_bytes_max + CHUNK_RECORD_BYTES);
+        !self.has_spool() || self.window.capacity().saturating_sub(self.unspooled_bytes) >= wanted
+    }
+
+    /// Takes the next chunk of the current log.
+    pub(crate) fn push(&mut self, chunk: &[u8], next_index: u64) {
+        let seq = self.current.made.seq + 1;
+        let chain = self.current.made.chain.next(chunk);
+        self.current.made = Position { seq, next_index, chain };
+        self.chunks_made += 1;
+        self.bytes_made += chunk.len() as u64;
+        while !self.window.push(seq, chain, chunk) {
+            if !self.make_room() {
+                return;
+            }
+        }
+        if self.has_spool() {
+            self.unspooled_bytes += CHUNK_RECORD_BYTES + chunk.len();
+        }
+    }
+
+    fn make_room(&mut self) -> bool {
+        let Some(front) = self.window.front() else { return false };
+        if self.has_spool() && front.seq <= self.spooled_seq {
+            self.window.pop();
+            return true;
+        }
+        let oldest_unsent = self.window.find_from(self.unsent_seq).map(|held| held.seq);
+        let seq = oldest_unsent.unwrap_or(front.seq);
+        self.drop_chunk(seq);
+        true
+    }
+
+    fn drop_chunk(&mut self, seq: u64) {
+        let log = self.current.log;
+        let Some(Held { chain, bytes, .. }) = self.window.find(seq) else { return };
+        let Ok(chunk) = Chunk::decode(bytes) else { return };
+        let hole = Hole {
+            log,
+            from_seq: seq,
+            to_seq: seq,
+            next_index: Some(chunk.next_index()),
+            chain,
+            cause: JumpCause::Dropped(DropReason::MemoryFull),
+        };
+        self.facts_dropped += chunk.header.count;
+        self.window.remove(seq);
+        self.add_hole(hole);
+    }
+
+    /// Remembers a hole. One that meets the last hole makes it longer; so does any other when
+    /// there is no room for one more, and what lies between is not sent either.
+    pub(crate) fn add_hole(&mut self, hole: Hole) {
+        let is_full = self.holes.is_full();
+        if let Some(last) = self.holes.last_mut()
+            && last.log == hole.log
+            && (hole.from_seq <= last.to_seq + 1 || is_full)
+        {
+            if hole.to_seq > last.to_seq {
+                *last = Hole { from_seq: last.from_seq, cause: last.cause, ..hole };
+            }
+            return;
+        }
+        if is_full {
+            // Holes of a log that is no longer sent make room first.
+            let (current, sending) = (self.current.log, self.sending().log);
+            self.holes.retain(|known| known.log == current || known.log == sending);
+        }
+        self.holes.push(hole);
+    }
+
+    /// The hole of the log that is sent, in which `seq` lies.
+    pub(crate) fn hole_at(&self, seq: u64) -> Option<Hole> {
+        let log = self.sending().log;
+        let mut holes = self.holes.as_slice().iter().filter(|hole| hole.log == log);
+        holes.find(|hole| hole.from_seq <= seq && seq <= hole.to_seq).copied()
+    }
+
+    /// A chunk of the log that is sent, where it is in memory.
+    pub(crate) fn find(&mut self, seq: u64) -> Option<Held<'_>> {
+        if self.tail.is_some() { None } else { self.window.find(seq) }
+    }
+
+    /// Whether a chunk waits for the shell to spool it.
+    pub(crate) fn has_offer(&self) -> bool {
+        self.has_spool() && self.offered_seq < self.current.made.seq
+    }
+
+    /// The next chunk that the shell has to spool.
+    pub(crate) fn offer(&mut self) -> Option<Spool<'_>> {
+        if !self.has_offer() {
+            return None;
+        }
+        self.offered_seq += 1;
+        let (lane, log) = (self.lane, self.current.log);
+        let Held { seq, chain, bytes } = self.window.find(self.offered_seq)?;
+        let chunk = Chunk::decode(bytes).ok()?;
+        let header = &chunk.header;
+        Some(Spool {
+            lane,
+            log,
+            seq,
+            opens_segment: header.flags.opens(header.part),
+            bytes,
+            chain_after: chain,
+            next_index: chunk.next_index(),
+        })
+    }
+
+    /// The shell spooled everything up to `seq` of the current log.
+    pub(crate) fn handle_spooled(&mut self, seq: u64) {
+        while self.spooled_seq < seq.min(self.offered_seq) {
+            self.spooled_seq += 1;
+            let length = self.window.find(self.spooled_seq).map_or(0, |held| held.bytes.len());
+            let record = CHUNK_RECORD_BYTES + length;
+            self.unspooled_bytes = self.unspooled_bytes.saturating_sub(record);
+        }
+    }
+
+    /// The server stored everything up to `position`; the answer is whether that is news.
+    pub(crate) fn handle_stored(&mut self, server: ServerId, position: Position) -> bool {
+        let is_tail = self.tail.is_some();
+        let log = self.tail.as_mut().unwrap_or(&mut self.current);
+        let from_seq = log.acked.seq + 1;
+        if position.seq < from_seq {
+            return false;
+        }
+        log.acked = position;
+        let log = log.log;
+        if !is_tail {
+            while self.is_front_done() {
+                self.window.pop();
+            }
+        }
+        self.holes.retain(|hole| hole.log != log || hole.to_seq > position.seq);
+        self.note_stored(Stored {
+            log,
+            range: StoredRange { server, from_seq, to_seq: position.seq },
+        });
+        true
+    }
+
+    fn is_front_done(&self) -> bool {
+        let is_spooled = |seq| !self.has_spool() || seq <= self.spooled_seq;
+        self.window
+            .front()
+            .is_some_and(|held| held.seq <= self.current.acked.seq && is_spooled(held.seq))
+    }
+
+    /// Remembers who stored what. Without room the two oldest runs of a log become one.
+    pub(crate) fn note_stored(&mut self, stored: Stored) {
+        if let Some(last) = self.stored.last_mut()
+            && last.log == stored.log
+            && last.range.server == stored.range.server
+        {
+            last.range.to_seq = last.range.to_seq.max(stored.range.to_seq);
+            return;
+        }
+        if self.stored.is_full() {
+            self.merge_oldest_stored();
+        }
+        self.stored.push(stored);
+    }
+
+    fn merge_oldest_stored(&mut self) {
+        let (current, sending) = (self.current.log, self.sending().log);
+        self.stored.retain(|known| known.log == current || known.log == sending);
+        if !self.stored.is_full() {
+            return;
+        }
+        if let [first, second, ..] = self.stored.items {
+            second.range.from_seq = second.range.from_seq.min(first.range.from_seq);
+        }
+        if self.stored.length > 0 {
+            self.stored.items.copy_within(1..self.stored.length, 0);
+            self.stored.length -= 1;
+        }
+    }
+
+    /// Who stored what of the log that is sent, oldest first.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = StoredRange> {
+        let log = self.sending().log;
+        self.stored.as_slice().iter().filter(move |known| known.log == log).map(|known| known.range)
+    }
+
+    /// Why `server` gets no `from_seq..=to_seq`: another one stored it, or it lost it itself.
+    pub(crate) fn hole_cause(&self, server: ServerId, from_seq: u64, to_seq: u64) -> JumpCause {
+        let mut elsewhere = None;
+        for range in self.stored() {
+            if range.to_seq < from_seq || range.from_seq > to_seq {
+                continue;
+            }
+            if range.server == server {
+                return JumpCause::Lost(LossReason::ServerRolledBack);
+            }
+            elsewhere = Some(range.server);
+        }
+        elsewhere.map_or(JumpCause::Lost(LossReason::ServerRolledBack), JumpCause::StoredElsewhere)
+    }
+
+    /// The place behind `seq` of the log that is sent, where it is known here.
+    pub(crate) fn position(&mut self, seq: u64) -> Option<Position> {
+        let log = self.sending();
+        if let Some(known) = [log.acked, log.made].into_iter().find(|known| known.seq == seq) {
+            return Some(known);
+        }
+        let holes = self.holes.as_slice().iter();
+        let mut holes = holes.filter(|hole| hole.log == log.log && hole.to_seq == seq);
+        if let Some(Hole { chain, next_index: Some(next_index), .. }) = holes.next().copied() {
+            return Some(Position { seq, next_index, chain });
+        }
+        let held = self.find(seq)?;
+        let next_index = Chunk::decode(held.bytes).ok()?.next_index();
+        Some(Position { seq, next_index, chain: held.chain })
+    }
+
+    /// The oldest chunk that can still be sent.
+    pub(crate) fn first_seq(&mut self) -> u64 {
+        if self.has_spool() {
+            return self.sending().first_seq;
+        }
+        self.window.front().map_or(self.current.made.seq + 1, |held| held.seq)
+    }
+
+    /// The shell no longer has what lies before `first_seq`.
+    pub(crate) fn handle_trimmed(&mut self, log: LogId, first_seq: u64) {
+        let tail = self.tail.as_mut().filter(|tail| tail.log == log);
+        let known = tail.or_else(|| Some(&mut self.current).filter(|current| current.log == log));
+        if let Some(known) = known {
+            known.first_seq = known.first_seq.max(first_seq);
+        }
+    }
+
+    /// Goes over to a new log and returns how many facts of the old one nobody acknowledged.
+    pub(crate) fn open_log(&mut self, log: LogPositions) -> u64 {
+        let unacked = self.current.made.next_index.saturating_sub(self.current.acked.next_index);
+        self.window.clear();
+        self.holes.clear();
+        self.stored.clear();
+        self.current = log;
+        self.tail = None;
+        self.spooled_seq = 0;
+        self.offered_seq = 0;
+        self.unspooled_bytes = 0;
+        self.unsent_seq = 1;
+        unacked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapwing_protocol::chunk::{ChunkFlags, ChunkHeader};
+    use lapwing_protocol::hello::LogCause;
+    use lapwing_protocol::id::{DeploymentId, SensorId};
+    use std::vec::Vec;
+
+    const A: ServerId = ServerId([0xa; 16]);
+    const B: ServerId = ServerId([0xb; 16]);
+
+    fn chunk(seq: u64) -> Vec<u8> {
+        let header = ChunkHeader {
+            flags: ChunkFlags(ChunkFlags::SELF_CONTAINED),
+            encoding: 1,
+            seq,
+            first_index: seq * 10,
+            count: 10,
+            part: 0,
+            time_base_ns: 0,
+            digest: [0; 4],
+        };
+        let mut buffer = [0; 64];
+        Chunk { header, body: &[0; 20] }.encode(&mut buffer).unwrap().to_vec()
+    }
+
+    fn with_outbox(memory: Memory, body: impl FnOnce(&mut Outbox<'_>)) {
+        let ids = (DeploymentId([1; 16]), SensorId([2; 16]));
+        let log = LogPositions::open(ids, Lane::Bulk, LogId([3; 16]), LogCause::First, None);
+        let (mut window, mut holes, mut stored) = ([0; 260], [Hole::NONE; 2], [Stored::NONE; 2]);
+        body(&mut Outbox::new(
+            (Lane::Bulk, memory, 60),
+            log,
+            &mut window,
+            (&mut holes, &mut stored),
+        ));
+    }
+
+    fn push(outbox: &mut Outbox<'_>, seqs: core::ops::RangeInclusive<u64>) {
+        for seq in seqs {
+            outbox.push(&chunk(seq), (seq + 1) * 10);
+        }
+    }
+
+    #[test]
+    fn full_memory_drops_the_oldest_unsent_and_keeps_what_is_in_flight() {
+        with_outbox(Memory::RamOnly, |outbox| {
+            push(outbox, 1..=3);
+            outbox.unsent_seq = 2;
+            push(outbox, 4..=5);
+            let hole = outbox.hole_at(2).unwrap();
+            assert_eq!((hole.from_seq, hole.to_seq, hole.next_index), (2, 3, Some(40)));
+            assert!(outbox.find(1).is_some() && outbox.find(2).is_none());
+            assert_eq!(outbox.facts_dropped, 20);
+        });
+    }
+
+    #[test]
+    fn with_a_spool_only_what_is_spooled_leaves_the_memory_and_is_sent() {
+        with_outbox(Memory::Disk, |outbox| {
+            push(outbox, 1..=2);
+            assert_eq!(outbox.sendable_seq(), 0);
+            assert_eq!(outbox.offer().map(|spool| spool.seq), Some(1));
+            assert_eq!(outbox.offer().map(|spool| spool.seq), Some(2));
+            assert_eq!(outbox.offer(), None);
+            outbox.handle_spooled(2);
+            push(outbox, 3..=4);
+            assert!(outbox.find(1).is_none() && outbox.find(4).is_some());
+            assert_eq!((outbox.sendable_seq(), outbox.facts_dropped), (2, 0));
+            assert!(!outbox.has_room(60));
+        });
+    }
+
+    #[test]
+    fn a_run_stored_elsewhere_is_told_from_one_that_the_server_lost() {
+        with_outbox(Memory::Disk, |outbox| {
+            let position = |seq| Position { seq, ..outbox.current().made };
+            let (first, second) = (position(200), position(500));
+            outbox.handle_stored(A, first);
+            outbox.handle_stored(B, second);
+            assert_eq!(outbox.hole_cause(A, 201, 500), JumpCause::StoredElsewhere(B));
+            let lost = JumpCause::Lost(LossReason::ServerRolledBack);
+            assert_eq!(outbox.hole_cause(A, 150, 500), lost);
+        });
+    }
+}
