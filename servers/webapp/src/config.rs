@@ -103,7 +103,9 @@ impl Peers {
         ];
         let single = single.into_iter();
         let mut peers: Vec<_> = single
-            .filter_map(|(peer, name, address)| address.map(|address| (peer, name.to_owned(), address)))
+            .filter_map(|(peer, name, address)| {
+                address.map(|address| (peer, name.to_owned(), address))
+            })
             .collect();
         for (number, detection) in self.detection.iter().enumerate() {
             let name = detection.name.clone();

@@ -22,4 +22,4 @@ mod web;
 
 pub use backend::{CallResult, Peer, Transport};
 pub use config::Config;
-pub use server::{RunError, run};
+pub use server::{RunError, run, run_over, site};

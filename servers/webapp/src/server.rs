@@ -20,11 +20,11 @@ use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::id::ServerId;
 use lapwing_protocol::registration::{ServerRole, ServerStatus};
-use lapwing_store::{DiskOptions, DiskStore, StoreError};
+use lapwing_store::{DiskOptions, DiskStore, Store, StoreError};
 
 use crate::accounts::{AccountError, Accounts};
 use crate::backend::{Backend, PeerTransport, Transport};
-use crate::config::Config;
+use crate::config::{Config, FirstUser};
 use crate::live;
 use crate::web::{App, router};
 
@@ -74,12 +74,54 @@ impl From<AccountError> for RunError {
 /// What is wrong, and what to do about it.
 pub async fn run(config: Config, executor: Executor, shutdown: Shutdown) -> Result<(), RunError> {
     let credentials = Credentials::load(&config.server.tls).map_err(RunError::Credentials)?;
+    let transport = transport(&config, &credentials, &executor)?;
+    serve(config, credentials, transport, executor, shutdown).await
+}
+
+/// As [`run`], with another way to the peers.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_over(
+    config: Config,
+    transport: Arc<dyn Transport>,
+    executor: Executor,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let credentials = Credentials::load(&config.server.tls).map_err(RunError::Credentials)?;
+    serve(config, credentials, transport, executor, shutdown).await
+}
+
+/// The pages and the API without their listener, over any way to the peers and any store: what
+/// tests ask. The tasks that ask the peers for changes run on `executor`.
+///
+/// # Errors
+/// The accounts cannot be read, or the first one cannot be made.
+pub async fn site(
+    transport: Arc<dyn Transport>,
+    store: Arc<dyn Store>,
+    first_user: Option<&FirstUser>,
+    executor: &Executor,
+    shutdown: Shutdown,
+) -> Result<Router, RunError> {
+    let accounts = smol::unblock(move || Accounts::open(store)).await?;
+    ensure_first(&accounts, first_user).await?;
+    let app = App::new(Backend::new(transport), accounts, shutdown, "webapp");
+    live::start(&app, executor);
+    Ok(router(app))
+}
+
+async fn serve(
+    config: Config,
+    credentials: Credentials,
+    transport: Arc<dyn Transport>,
+    executor: Executor,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
     let identity = identity(&config, &credentials)?;
     let listeners = config.server.listen.iter().map(|address| Listener::bind(*address));
-    let listeners: Vec<Listener> =
-        listeners.collect::<Result<_, _>>().map_err(RunError::Bind)?;
+    let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>().map_err(RunError::Bind)?;
     let accounts = open_accounts(&config).await?;
-    let transport = transport(&config, &credentials, &executor)?;
     let app = App::new(Backend::new(transport), accounts, shutdown.clone(), &config.server.name);
     live::start(&app, &executor);
     let metrics_token = read_digest(config.server.metrics_token_file.as_deref())?;
@@ -171,11 +213,16 @@ async fn open_accounts(config: &Config) -> Result<Accounts, RunError> {
         Accounts::open(Arc::new(store)).map_err(RunError::from)
     })
     .await?;
-    if let Some(user) = &config.first_user {
+    ensure_first(&accounts, config.first_user.as_ref()).await?;
+    Ok(accounts)
+}
+
+async fn ensure_first(accounts: &Accounts, user: Option<&FirstUser>) -> Result<(), RunError> {
+    if let Some(user) = user {
         let token = read_digest(user.api_token_digest_file.as_deref())?;
         accounts.ensure_first(&user.name, &user.password_file, token).await?;
     }
-    Ok(accounts)
+    Ok(())
 }
 
 fn transport(

@@ -23,7 +23,7 @@ use lapwing_store::{Batch, Store, StoreError};
 
 pub(crate) use audit::AuditLine;
 pub(crate) use password::random_password;
-pub(crate) use session::{Login, SessionView};
+pub(crate) use session::SessionView;
 pub(crate) use token::TokenLine;
 
 use crate::limits::{NAME_BYTES_MAX, PASSWORD_BYTES_MAX, PASSWORD_CHARS_MIN};

@@ -52,8 +52,8 @@ impl PasswordHash {
 
     fn compute(&self, password: &str) -> Result<[u8; 32], AccountError> {
         let failed = |_| AccountError::Machine("the password cannot be hashed");
-        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-            .map_err(failed)?;
+        let params =
+            Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(failed)?;
         let mut hash = [0; 32];
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into(password.as_bytes(), &self.salt, &mut hash)

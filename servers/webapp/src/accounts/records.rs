@@ -68,9 +68,7 @@ pub(super) fn put<T: Serialize>(
     let body = lapwing_net::peer::to_body(record)
         .map_err(|failure| AccountError::Store(failure.to_string()))?;
     let value = [&[VERSION], body.as_slice()].concat();
-    batch
-        .put(&key(prefix, name), &value)
-        .map_err(|misuse| AccountError::Store(misuse.to_string()))
+    batch.put(&key(prefix, name), &value).map_err(|misuse| AccountError::Store(misuse.to_string()))
 }
 
 /// Puts a deletion into a batch.

@@ -13,9 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::records::{self, SESSIONS, Session};
 use super::{AccountError, Accounts, State, password};
-use crate::limits::{
-    SESSION_IDLE_MS_MAX, SESSION_MS_MAX, SESSION_TOUCH_MS, SESSIONS_PER_USER_MAX,
-};
+use crate::limits::{SESSION_IDLE_MS_MAX, SESSION_MS_MAX, SESSION_TOUCH_MS, SESSIONS_PER_USER_MAX};
 
 /// What a login gives.
 pub(crate) struct Login {
@@ -86,7 +84,10 @@ impl Accounts {
             let touched = is_old.then(|| session.clone());
             let user = session.user.clone();
             let must_change = state.user_by_name.get(&user)?.must_change;
-            (SessionView { user, request_token: request_token(&secret), must_change, digest }, touched)
+            (
+                SessionView { user, request_token: request_token(&secret), must_change, digest },
+                touched,
+            )
         };
         if let Some(session) = touched {
             let mut batch = Batch::new();

@@ -52,10 +52,12 @@ impl Throttle {
     }
 
     fn make_room(&mut self, key: &Key) {
-        if self.attempts_by_key.len() < LOGIN_SOURCES_MAX || self.attempts_by_key.contains_key(key) {
+        if self.attempts_by_key.len() < LOGIN_SOURCES_MAX || self.attempts_by_key.contains_key(key)
+        {
             return;
         }
-        let oldest = self.attempts_by_key.iter().min_by_key(|(_, attempts)| attempts.last().copied());
+        let oldest =
+            self.attempts_by_key.iter().min_by_key(|(_, attempts)| attempts.last().copied());
         if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
             self.attempts_by_key.remove(&oldest);
         }

@@ -170,8 +170,7 @@ impl Export {
     }
 
     fn is_news(&mut self, event: &Event) -> bool {
-        let key =
-            (event.sensor.clone(), event.lane, event.log.clone(), event.seq, event.index);
+        let key = (event.sensor.clone(), event.lane, event.log.clone(), event.seq, event.index);
         !self.is_shared || self.told.insert(key)
     }
 }

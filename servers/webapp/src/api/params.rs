@@ -20,8 +20,7 @@ impl FromRequestParts<App> for Params {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let query = Query::<BTreeMap<String, String>>::from_request_parts(parts, app).await;
-        let Query(arguments) =
-            query.map_err(|rejection| ApiError::bad(rejection.body_text()))?;
+        let Query(arguments) = query.map_err(|rejection| ApiError::bad(rejection.body_text()))?;
         Ok(Self(arguments))
     }
 }
@@ -62,7 +61,8 @@ impl<T: FromStr> FromRequestParts<App> for Id<T> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let path = Path::<String>::from_request_parts(parts, app).await;
         let Path(text) = path.map_err(|rejection| ApiError::bad(rejection.body_text()))?;
-        let problem = || ApiError::bad(format!("{text:?} is not an id: 32 lower-case hexadecimal digits"));
+        let problem =
+            || ApiError::bad(format!("{text:?} is not an id: 32 lower-case hexadecimal digits"));
         text.parse().map(Self).map_err(|_| problem())
     }
 }

@@ -76,8 +76,10 @@ pub(crate) async fn add(
 ) -> Result<(), ApiError> {
     let comment = bounded("the comment", entry.comment)?;
     let indicator = Indicator { key_type: entry.key_type, key: &entry.key };
-    let done =
-        app.backend.put_reputation(indicator, entry.verdict, comment, &actor.name, expires_ms).await;
+    let done = app
+        .backend
+        .put_reputation(indicator, entry.verdict, comment, &actor.name, expires_ms)
+        .await;
     let outcome = outcome_text(&done, "ok");
     let action = format!("reputation {}", entry.verdict.name());
     app.audit(&actor.name, actor.source, &action, &entry.key, &outcome).await;
@@ -134,6 +136,7 @@ pub(super) async fn classify(
 pub(crate) fn indicator(key_type: &str, key: &str) -> Result<(KeyType, String), ApiError> {
     let known = parse_key_type(key_type)
         .ok_or_else(|| ApiError::bad(format!("{key_type:?} is none of hash, ip and domain")))?;
-    let key = canonical(known, key).map_err(|problem| ApiError::bad(format!("{key:?}: {problem}")))?;
+    let key =
+        canonical(known, key).map_err(|problem| ApiError::bad(format!("{key:?}: {problem}")))?;
     Ok((known, key))
 }

@@ -150,4 +150,3 @@ pub(super) async fn set_tag(
     app.audit(&actor.name, actor.source, &format!("tag {name}"), &sensor.id, outcome).await;
     Ok(Json(json!({ "sensor": sensor.id, "name": name, "value": value })))
 }
-

@@ -34,8 +34,11 @@ impl Backend {
     pub(crate) async fn query(&self, expression: &str, limit: u32) -> Result<Rows, BackendError> {
         let servers = self.detections();
         let time_ms = QUERY_TIME.as_millis().saturating_sub(500);
-        let request =
-            ElementQuery { expression, limit, timeout_ms: u32::try_from(time_ms).unwrap_or(u32::MAX) };
+        let request = ElementQuery {
+            expression,
+            limit,
+            timeout_ms: u32::try_from(time_ms).unwrap_or(u32::MAX),
+        };
         let answers = join_all(servers.iter().map(|(number, _)| {
             let read = |reply: &[u8]| Ok(reply.to_vec());
             self.ask_within(Peer::Detection(*number), Method::ELEMENTS, &request, QUERY_TIME, read)
@@ -78,10 +81,7 @@ impl Backend {
             let page = from_bytes::<FeedPage<'_, EventView<'_>>>(reply)?;
             Ok(EventRun {
                 events: owned(&page.items, |event| Event::new(event, &server))?,
-                next: EventCursor {
-                    incarnation: Some(page.incarnation),
-                    cursor: page.next_cursor,
-                },
+                next: EventCursor { incarnation: Some(page.incarnation), cursor: page.next_cursor },
                 at_end: page.at_end,
             })
         })
@@ -161,13 +161,13 @@ impl Backend {
             .map(|reply| owned(&Items::<LedgerRow<'_>>::from_bytes(reply), Ok))
             .collect();
         let lines = rows.and_then(|rows| merge_ledger(&rows));
-        let lines =
-            lines.map_err(|error| BackendError::unreadable("a Detection server", error))?;
+        let lines = lines.map_err(|error| BackendError::unreadable("a Detection server", error))?;
         Ok((lines, failures))
     }
 }
 
 fn no_server() -> BackendError {
-    let message = "there is no Detection server here; start one and name it in `[[peers.detection]]`";
+    let message =
+        "there is no Detection server here; start one and name it in `[[peers.detection]]`";
     BackendError::new(lapwing_protocol::code::Code::UNREACHABLE, message)
 }

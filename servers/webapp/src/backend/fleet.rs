@@ -85,7 +85,9 @@ impl Backend {
     /// How far a batch is.
     pub(crate) async fn batch(&self, batch: u64) -> Result<Vec<BatchLine>, BackendError> {
         self.ask(Peer::Fleet, Method::FLEET_BATCH, &BatchQuery { batch }, |reply| {
-            owned(&Items::<BatchResult<'_>>::from_bytes(reply), |result| Ok(BatchLine::from(result)))
+            owned(&Items::<BatchResult<'_>>::from_bytes(reply), |result| {
+                Ok(BatchLine::from(result))
+            })
         })
         .await
     }

@@ -60,7 +60,9 @@ impl Backend {
             to_body(&indicator).map_err(|failure| BackendError::new(failure.code, failure.text))?;
         let request = ClassifyRequest { indicators: Items::from_bytes(&list) };
         self.ask(intel, Method::CLASSIFY, &request, |reply| {
-            owned(&Items::<Verdict<'_>>::from_bytes(reply), |verdict| Ok(VerdictLine::from(verdict)))
+            owned(&Items::<Verdict<'_>>::from_bytes(reply), |verdict| {
+                Ok(VerdictLine::from(verdict))
+            })
         })
         .await
     }

@@ -9,8 +9,8 @@ use lapwing_protocol::feed::{FeedPage, FeedRequest, Page, PageRequest};
 use lapwing_protocol::id::{Incarnation, MalOpId};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::malop::{
-    MalOpAddComment, MalOpDetail as WireDetail, MalOpFilter, MalOpSetStatus, MalOpShow, MalOpStatus,
-    MalOpView,
+    MalOpAddComment, MalOpDetail as WireDetail, MalOpFilter, MalOpSetStatus, MalOpShow,
+    MalOpStatus, MalOpView,
 };
 
 use super::{Backend, BackendError, Peer, join_all, nothing};
@@ -54,9 +54,10 @@ impl Backend {
         // Sixteen at a time: below the calls that one connection carries.
         for group in malops.chunks(16) {
             let details = join_all(group.iter().map(|malop| async {
-                let id: MalOpId = malop.id.parse().map_err(|error| {
-                    BackendError::unreadable("the MalOp service", error)
-                })?;
+                let id: MalOpId = malop
+                    .id
+                    .parse()
+                    .map_err(|error| BackendError::unreadable("the MalOp service", error))?;
                 self.malop(id).await
             }))
             .await;

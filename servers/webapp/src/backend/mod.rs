@@ -166,7 +166,8 @@ impl Backend {
     where
         R: Serialize + Sync,
     {
-        let body = to_body(request).map_err(|failure| BackendError::new(failure.code, failure.text))?;
+        let body =
+            to_body(request).map_err(|failure| BackendError::new(failure.code, failure.text))?;
         self.ask_bytes(peer, method, body, time, read).await
     }
 
@@ -180,7 +181,8 @@ impl Backend {
         read: impl FnOnce(&[u8]) -> Result<V, DecodeError>,
     ) -> Result<V, BackendError> {
         let Some(name) = self.name_of(peer) else {
-            let message = format!("there is no {} here; start it and name it in `[peers]`", noun(peer));
+            let message =
+                format!("there is no {} here; start it and name it in `[peers]`", noun(peer));
             return Err(BackendError::new(Code::UNREACHABLE, message));
         };
         let reply = self.transport.call(peer, method, body, time).await.map_err(|error| {
@@ -231,7 +233,8 @@ pub(crate) fn nothing(reply: &[u8]) -> Result<(), DecodeError> {
 
 /// Runs one future for each, side by side, and gives the outputs in order.
 pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<_> = futures.into_iter().map(|future| Slot::Running(Box::pin(future))).collect();
+    let mut running: Vec<_> =
+        futures.into_iter().map(|future| Slot::Running(Box::pin(future))).collect();
     std::future::poll_fn(move |context| {
         let mut is_done = true;
         for slot in &mut running {

@@ -10,7 +10,10 @@ use crate::view::{TagLine, owned};
 
 impl Backend {
     /// Tags of one machine, or of all.
-    pub(crate) async fn tags(&self, sensor: Option<SensorId>) -> Result<Vec<TagLine>, BackendError> {
+    pub(crate) async fn tags(
+        &self,
+        sensor: Option<SensorId>,
+    ) -> Result<Vec<TagLine>, BackendError> {
         self.ask(Peer::Tagging, Method::TAGS, &TagQuery { sensor }, |reply| {
             owned(&Items::<TagView<'_>>::from_bytes(reply), |tag| Ok(TagLine::from(tag)))
         })

@@ -7,9 +7,7 @@ use lapwing_protocol::id::MalOpId;
 use lapwing_protocol::malop::MalOpStatus;
 use serde::Deserialize;
 
-use super::{
-    Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell,
-};
+use super::{Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell};
 use crate::api::{add_comment, change_status};
 use crate::limits::MALOPS_MAX;
 use crate::view::{Evidence, MalOp, MalOpDetail, parse_status, status_text};

@@ -6,9 +6,7 @@ use axum::response::Response;
 use lapwing_protocol::intel::{Classification, Indicator};
 use serde::Deserialize;
 
-use super::{
-    Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell,
-};
+use super::{Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell};
 use crate::api::{Entry, add_reputation, indicator, take_off_reputation};
 use crate::backend::Peer;
 use crate::limits::PAGE_MAX;
@@ -87,9 +85,7 @@ pub(super) async fn add(State(app): State<App>, posted: Posted) -> Response {
 /// `POST /reputations/remove`.
 pub(super) async fn remove(State(app): State<App>, posted: Posted) -> Response {
     let done = match indicator(posted.field("type"), posted.field("key")) {
-        Ok((key_type, key)) => {
-            take_off_reputation(&app, &actor_of(&posted), key_type, &key).await
-        }
+        Ok((key_type, key)) => take_off_reputation(&app, &actor_of(&posted), key_type, &key).await,
         Err(error) => Err(error),
     };
     redirect_or_error(done, "/reputations")

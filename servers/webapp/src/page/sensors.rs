@@ -8,9 +8,7 @@ use axum::response::Response;
 use lapwing_protocol::command::Action;
 use lapwing_protocol::id::SensorId;
 
-use super::{
-    Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell,
-};
+use super::{Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell};
 use crate::api::{EXPIRES_MS, act_on_sensor, find_sensor};
 use crate::limits::SHOWN_FACTS_MAX;
 use crate::view::{Cell, Event, Rows, Sensor, TagLine};
@@ -69,11 +67,7 @@ pub(super) async fn show(
     let (running, running_trouble) =
         or_trouble(app.backend.query(&running_on(&sensor), RUNNING_MAX).await);
     let facts = app.live.facts_of(&sensor.id, usize::MAX);
-    let stream = |title, kind, empty| Stream {
-        title,
-        empty,
-        facts: of_kinds(&facts, &[kind]),
-    };
+    let stream = |title, kind, empty| Stream { title, empty, facts: of_kinds(&facts, &[kind]) };
     let streams = vec![
         stream("Processes", "process", "No process started or ended yet."),
         stream("Connections", "connection", "No connection opened or closed yet."),

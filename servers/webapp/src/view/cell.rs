@@ -97,7 +97,10 @@ impl Fields {
 
     /// The value of `name`, as text; empty where there is none.
     pub(crate) fn text(&self, name: &str) -> String {
-        self.iter().find(|(key, _)| *key == name).map(|(_, cell)| cell.to_string()).unwrap_or_default()
+        self.iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, cell)| cell.to_string())
+            .unwrap_or_default()
     }
 }
 

@@ -60,7 +60,11 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Adds what one server answered. Columns are matched by name.
-    pub(crate) fn add(&mut self, answer: &ElementRows<'_>, server: &str) -> Result<(), DecodeError> {
+    pub(crate) fn add(
+        &mut self,
+        answer: &ElementRows<'_>,
+        server: &str,
+    ) -> Result<(), DecodeError> {
         let columns = texts(&answer.columns)?;
         let positions: Vec<usize> = columns.iter().map(|name| self.position(name)).collect();
         for row in owned(&answer.rows, |row| owned(&row, |cell| Ok(Cell::from(cell))))? {

@@ -200,6 +200,11 @@ impl MalOp {
         status_text(self.status)
     }
 
+    /// Its severity as a person reads it.
+    pub(crate) fn severity_text(&self) -> String {
+        status_text(self.severity)
+    }
+
     /// Its activity as a person reads it.
     pub(crate) fn activity_text(&self) -> String {
         if self.activity == "none" { String::new() } else { status_text(self.activity) }

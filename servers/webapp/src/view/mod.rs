@@ -17,9 +17,9 @@ pub(crate) use cell::{Cell, Fields, fields};
 pub(crate) use element::{Element, Rows};
 pub(crate) use event::Event;
 pub(crate) use ledger::{LedgerLine, merge as merge_ledger};
-pub(crate) use malop::{Comment, Evidence, Machine, MalOp, MalOpDetail, parse_status, status_text};
+pub(crate) use malop::{Evidence, MalOp, MalOpDetail, parse_status, status_text};
 pub(crate) use reputation::{Reputation, VerdictLine, canonical, parse_key_type};
-pub(crate) use sensor::{Health, Sensor, TagLine};
+pub(crate) use sensor::{Sensor, TagLine};
 pub(crate) use server::{ServerLine, Share, UpdateLine};
 pub(crate) use time::Time;
 

@@ -72,7 +72,9 @@ impl From<Verdict<'_>> for VerdictLine {
 
 /// The key type of that name.
 pub(crate) fn parse_key_type(name: &str) -> Option<KeyType> {
-    [KeyType::Hash, KeyType::Ip, KeyType::Domain].into_iter().find(|key_type| key_type.name() == name)
+    [KeyType::Hash, KeyType::Ip, KeyType::Domain]
+        .into_iter()
+        .find(|key_type| key_type.name() == name)
 }
 
 /// The canonical writing of a key, or what is wrong with it.
@@ -87,17 +89,22 @@ pub(crate) fn canonical(key_type: KeyType, key: &str) -> Result<String, &'static
         }
         KeyType::Ip => {
             let problem = "this is not an IPv4 or IPv6 address";
-            key.parse::<IpAddr>().map(|address| address.to_canonical().to_string()).map_err(|_| problem)
+            key.parse::<IpAddr>()
+                .map(|address| address.to_canonical().to_string())
+                .map_err(|_| problem)
         }
         KeyType::Domain => {
             let name = key.trim_end_matches('.').to_ascii_lowercase();
             let is_label = |label: &str| {
                 !label.is_empty()
                     && label.len() <= 63
-                    && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+                    && label
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
             };
             let is_name = name.len() <= 253 && name.split('.').all(is_label);
-            let problem = "a domain is written in letters, digits, hyphens and dots (xn-- for others)";
+            let problem =
+                "a domain is written in letters, digits, hyphens and dots (xn-- for others)";
             is_name.then_some(name).ok_or(problem)
         }
     }

@@ -32,9 +32,10 @@ struct Feed {
 
 /// `GET /events`.
 pub(super) async fn events(_: ApiActor, State(app): State<App>) -> Result<Response, ApiError> {
-    let listener = app.live.listen().ok_or_else(|| {
-        ApiError::new(Code::BUSY, "too many pages listen already; close some")
-    })?;
+    let listener = app
+        .live
+        .listen()
+        .ok_or_else(|| ApiError::new(Code::BUSY, "too many pages listen already; close some"))?;
     let seen = app.live.now();
     let feed = Feed { app, listener, seen };
     let opening = String::from("retry: 2000\n: listening\n\n");

@@ -21,9 +21,9 @@ use axum::routing::get;
 use lapwing_net::clock;
 use lapwing_net::shutdown::Shutdown;
 
-pub(crate) use cookie::{clear_session, login_cookie, login_token, session_cookie};
+pub(crate) use cookie::{clear_session, login_cookie, session_cookie};
 pub(crate) use error::{ApiError, remedy};
-pub(crate) use guard::{ApiActor, PageActor, Source};
+pub(crate) use guard::{ApiActor, PageActor};
 pub(crate) use posted::{LoginPosted, Posted};
 
 use crate::accounts::Accounts;
@@ -76,7 +76,9 @@ impl App {
             Some(line) => *line = ServerLine { starts: line.starts, ..own },
             None => lines.push(own),
         }
-        lines.sort_by(|one, other| (rank(&one.role), &one.name).cmp(&(rank(&other.role), &other.name)));
+        lines.sort_by(|one, other| {
+            (rank(&one.role), &one.name).cmp(&(rank(&other.role), &other.name))
+        });
         lines
     }
 

@@ -43,7 +43,8 @@ impl FromRequest<App> for Posted {
         let headers = parts.headers.clone();
         let fields = read(Request::from_parts(parts, body)).await?;
         let token = fields.get("request_token").map(String::as_str);
-        check_intent(&headers, token, &actor.session).map_err(|error| error_page(&error, "/malops"))?;
+        check_intent(&headers, token, &actor.session)
+            .map_err(|error| error_page(&error, "/malops"))?;
         Ok(Self { actor, fields })
     }
 }
