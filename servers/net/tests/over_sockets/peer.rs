@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lapwing_net::identity::Role;
 use lapwing_net::limits::ListenerLimits;
-use lapwing_net::listener::Connection;
+use lapwing_net::listener::{Connection, Listener};
 use lapwing_net::peer::{self, CallError, Caller, Failure, PeerClient};
 use lapwing_net::runtime::Executor;
 use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane, connect};
@@ -193,6 +193,25 @@ fn a_client_finds_its_server_again_after_a_restart() {
         assert!(matches!(error, CallError::Unreachable { .. }), "{error}");
         let _again = serve_at(&executor, &deployment, address);
         assert_eq!(answered(&client).await, b"x");
+    });
+}
+
+#[test]
+fn a_client_goes_on_to_the_next_address_and_says_when_there_is_none() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let serving = serve(&executor, &deployment);
+        let dead = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap().address();
+        let tls = tls(&deployment, Plane::Peer);
+        let both = vec![dead, serving.address];
+        let client = PeerClient::new(&executor, "d1", both, tls.clone());
+        assert_eq!(answered(&client).await, b"x");
+        let lost = PeerClient::new(&executor, "d2", vec![dead], tls);
+        let error = lost.call(ECHO, b"", PATIENCE).await.unwrap_err();
+        assert_eq!(error.code(), Code::UNREACHABLE);
+        assert!(error.to_string().starts_with("d2 cannot be reached: "), "{error}");
+        lost.set_addresses(vec![serving.address]);
+        assert_eq!(answered(&lost).await, b"x");
     });
 }
 

@@ -385,6 +385,27 @@ fn a_peer_that_sends_too_much_before_its_handshake_is_dropped() {
 }
 
 #[test]
+fn an_honest_peer_gets_its_turn_behind_silent_ones() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let limits = ListenerLimits {
+            handshakes_max: 2,
+            handshake_time: Duration::from_millis(100),
+            handshake_wait: PATIENCE,
+            ..ListenerLimits::default()
+        };
+        let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            silent.push(smol::net::TcpStream::connect(serving.address).await.unwrap());
+        }
+        let tls = client(&deployment.credentials(Role::Webapp, 8), Plane::Peer);
+        greet(&serving, &tls).await.unwrap();
+        until("all are dropped", || serving.metrics.refused_for("timed_out") == 6).await;
+    });
+}
+
+#[test]
 fn connections_beyond_the_bound_are_closed_and_let_in_when_there_is_room() {
     run(|executor| async move {
         let deployment = Deployment::new(1);
