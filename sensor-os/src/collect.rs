@@ -1,15 +1,16 @@
 //! The collectors: threads that observe the machine and give facts to one queue.
 //!
-//! [`Collectors`] starts and stops them. Each opens what it is permitted to, says in a health fact what
-//! it uses and what it therefore misses, and runs in a thread of its own. Facts leave by one bounded
-//! queue (`queue.rs` has its overflow rule) and are the runner's from there on: no collector knows of
-//! tables, chunks or servers. What is decided is decided in pure state machines (`join`, `sockets`) and
-//! parsers (`dns`, `procfs`, `btf`); the threads only read and feed.
+//! [`Collectors`] starts and stops them. Each opens what it is permitted to, says in a health fact
+//! what it uses and what it therefore misses, and runs in a thread of its own. Facts leave by one
+//! bounded queue (`queue.rs` has its overflow rule) and are the runner's from there on: no
+//! collector knows of tables, chunks or servers. What is decided is decided in pure state machines
+//! (`join`, `sockets`) and parsers (`dns`, `procfs`, `btf`); the threads only read and feed.
 //!
-//! Reading order: `fact`, `queue`, `join` with `processes`, `sockets` with `connections`, then the rest.
+//! Reading order: `fact`, `queue`, `join` with `processes`, `sockets` with `connections`, then the
+//! rest.
 //!
-//! Invariants: a collector never waits for the runner; what it could not see is marked as missing and
-//! never guessed; what it lost is counted; a machine at rest gives no facts.
+//! Invariants: a collector never waits for the runner; what it could not see is marked as missing
+//! and never guessed; what it lost is counted; a machine at rest gives no facts.
 
 mod fact;
 mod health;

@@ -32,7 +32,7 @@ fn a_program_that_runs_once_is_seen_with_hash_parent_user_and_exit_code() {
     child.wait().unwrap();
 
     let started = machine.wait_for("the program", |fact| {
-        fact.change == Change::Whole && has(fact, process::image_hash, &program.hash())
+        fact.change == Change::Whole && has(fact, process::image_hash, &program.hash)
     });
     assert!(is_process(&started, pid));
     assert_eq!(started.text(process::image_path), Some(program.path.to_str().unwrap()));
@@ -58,9 +58,8 @@ fn of_many_programs_that_run_once_none_is_missed() {
         Command::new(&program.path).status().unwrap();
     }
     for program in &programs {
-        let seen = machine.wait_for("each program", |fact| {
-            has(fact, process::image_hash, &program.hash())
-        });
+        let seen =
+            machine.wait_for("each program", |fact| has(fact, process::image_hash, &program.hash));
         assert_eq!(seen.text(process::command_line), program.path.to_str());
     }
 }
@@ -245,8 +244,8 @@ fn collection_stops_and_starts_and_ends_what_ended_meanwhile() {
     });
     let after = Program::copy_of("/bin/true", &folder.path().join("after"));
     Command::new(&after.path).status().unwrap();
-    machine.wait_for("a program after it", |fact| has(fact, process::image_hash, &after.hash()));
-    let missed = |fact: &CollectedFact| has(fact, process::image_hash, &unseen.hash());
+    machine.wait_for("a program after it", |fact| has(fact, process::image_hash, &after.hash));
+    let missed = |fact: &CollectedFact| has(fact, process::image_hash, &unseen.hash);
     assert!(!machine.seen.iter().any(missed));
 }
 
@@ -323,19 +322,29 @@ impl Watched {
 
     fn wait_until(&mut self, what: &str, done: impl Fn(&[CollectedFact]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
+        self.drain();
         while !done(&self.seen) {
-            if self.drain().is_empty() {
-                let seen = self.seen.len();
-                assert!(Instant::now() < deadline, "{what} was not seen among {seen} facts");
-                std::thread::sleep(Duration::from_millis(2));
-            }
+            let next = self.next_before(deadline);
+            let next = next.unwrap_or_else(|| panic!("{what} not among {} facts", self.seen.len()));
+            self.seen.push(next);
+            self.drain();
         }
+    }
+
+    fn next_before(&self, deadline: Instant) -> Option<CollectedFact> {
+        let next = async { self.facts.recv().await.ok() };
+        let too_late = async {
+            smol::Timer::at(deadline).await;
+            None
+        };
+        smol::block_on(smol::future::or(next, too_late))
     }
 }
 
 /// A program nobody has seen before.
 struct Program {
     path: PathBuf,
+    hash: [u8; 32],
 }
 
 impl Program {
@@ -343,13 +352,9 @@ impl Program {
         let mut bytes = std::fs::read(original).unwrap();
         bytes.extend_from_slice(path.as_os_str().as_encoded_bytes());
         bytes.extend_from_slice(&std::process::id().to_be_bytes());
-        std::fs::write(path, bytes).unwrap();
+        std::fs::write(path, &bytes).unwrap();
         make_executable(path);
-        Self { path: path.to_owned() }
-    }
-
-    fn hash(&self) -> [u8; 32] {
-        Sha256::digest(std::fs::read(&self.path).unwrap()).into()
+        Self { path: path.to_owned(), hash: Sha256::digest(&bytes).into() }
     }
 }
 

@@ -1,10 +1,11 @@
 //! Where fields lie in the kernel's structures, read from the kernel's own type information (BTF).
 //!
-//! Pure but for [`kernel_layout`], which reads the file. Only structs, unions and the names of their
-//! members are looked at. Nothing panics on odd bytes; a field that is not found is an error, and the
-//! caller then does without the tracer.
+//! Pure but for `KernelLayouts`, which reads the file. Only structs, unions and the names of
+//! their members are looked at. Nothing panics on odd bytes; a field that is not found is an
+//! error, and the caller then does without the tracer.
 
 use std::io;
+use std::sync::OnceLock;
 
 use crate::sys::bpf::{ExecLayout, SocketLayout};
 use crate::sys::native;
@@ -24,7 +25,7 @@ const KIND_DECLARATION_TAG: u32 = 17;
 const KIND_ENUM64: u32 = 19;
 
 /// Type information of a kernel.
-pub(crate) struct TypeInfo<'a> {
+struct TypeInfo<'a> {
     types: &'a [u8],
     names: &'a [u8],
     /// Offset in `types` of each type, by id; id 0 is void.
@@ -33,7 +34,7 @@ pub(crate) struct TypeInfo<'a> {
 
 impl<'a> TypeInfo<'a> {
     /// Reads the index of `blob`; `None` when it is not BTF in this machine's byte order.
-    pub(crate) fn parse(blob: &'a [u8]) -> Option<Self> {
+    fn parse(blob: &'a [u8]) -> Option<Self> {
         const MAGIC: u16 = 0xeb9f;
         if native::u16_at(blob, 0)? != MAGIC {
             return None;
@@ -135,8 +136,9 @@ impl TypeInfo<'_> {
         i32::try_from(offset).map_err(|_| member)
     }
 
-    /// Where the fields that the socket tracer reads lie; the error is the field that was not found.
-    pub(crate) fn socket_layout(&self) -> Result<SocketLayout, &'static str> {
+    /// Where the fields that the socket tracer reads lie; the error is the field that was not
+    /// found.
+    fn socket_layout(&self) -> Result<SocketLayout, &'static str> {
         Ok(SocketLayout {
             addresses_v4: self.offset("sock_common", "skc_daddr")?,
             ports: self.offset("sock_common", "skc_dport")?,
@@ -151,7 +153,7 @@ impl TypeInfo<'_> {
     }
 
     /// Where the fields that the exec tracer reads lie; the error is the field that was not found.
-    pub(crate) fn exec_layout(&self) -> Result<ExecLayout, &'static str> {
+    fn exec_layout(&self) -> Result<ExecLayout, &'static str> {
         Ok(ExecLayout {
             memory: self.offset("task_struct", "mm")?,
             arguments_start: self.offset("mm_struct", "arg_start")?,
@@ -160,20 +162,55 @@ impl TypeInfo<'_> {
     }
 }
 
-/// Reads the running kernel's type information and gives it to `layout`.
+/// What the tracers need of the running kernel; each may be missing for itself.
+#[derive(Debug)]
+struct KernelLayouts {
+    socket: Result<SocketLayout, String>,
+    exec: Result<ExecLayout, String>,
+}
+
+impl KernelLayouts {
+    /// Read once: the file is some 6 MiB, and a kernel keeps its layout.
+    fn of_this_kernel() -> &'static Self {
+        static LAYOUTS: OnceLock<KernelLayouts> = OnceLock::new();
+        LAYOUTS.get_or_init(|| {
+            const PATH: &str = "/sys/kernel/btf/vmlinux";
+            let blob = std::fs::read(PATH).map_err(|error| format!("{PATH}: {error}"));
+            let types = blob.as_ref().map_err(Clone::clone).and_then(|blob| {
+                TypeInfo::parse(blob).ok_or_else(|| format!("{PATH} cannot be read"))
+            });
+            let lacks = |field: &str| format!("{PATH} lacks {field}");
+            match types {
+                Ok(types) => Self {
+                    socket: types.socket_layout().map_err(lacks),
+                    exec: types.exec_layout().map_err(lacks),
+                },
+                Err(reason) => Self { socket: Err(reason.clone()), exec: Err(reason) },
+            }
+        })
+    }
+}
+
+/// Where the running kernel has the fields that the socket tracer reads.
 ///
 /// # Errors
 ///
-/// There is none, or a field is not found in it.
-pub(crate) fn kernel_layout<L>(
-    layout: impl FnOnce(&TypeInfo<'_>) -> Result<L, &'static str>,
-) -> io::Result<L> {
-    const PATH: &str = "/sys/kernel/btf/vmlinux";
-    let lacks =
-        |what: &str| io::Error::new(io::ErrorKind::Unsupported, format!("{PATH} lacks {what}"));
-    let blob = std::fs::read(PATH)?;
-    let types = TypeInfo::parse(&blob).ok_or_else(|| lacks("types"))?;
-    layout(&types).map_err(lacks)
+/// It gives no type information, or a field is not found in it.
+pub(crate) fn kernel_socket_layout() -> io::Result<SocketLayout> {
+    KernelLayouts::of_this_kernel().socket.clone().map_err(unsupported)
+}
+
+/// Where the running kernel has the fields that the exec tracer reads.
+///
+/// # Errors
+///
+/// It gives no type information, or a field is not found in it.
+pub(crate) fn kernel_exec_layout() -> io::Result<ExecLayout> {
+    KernelLayouts::of_this_kernel().exec.clone().map_err(unsupported)
+}
+
+fn unsupported(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, reason)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The collector of connections: reads the kernel's word of sockets, and feeds the table.
 //!
-//! With the tracer every TCP connection is seen, its process included, and the socket table is dumped
-//! once a minute. Without it the table is dumped every half second while sockets change and every two
-//! seconds while they do not, and notices of destroyed sockets tell of those that lived between. UDP
-//! has no connections; a connected UDP socket is told as one, and is found by dumps alone.
+//! With the tracer every TCP connection is seen, its process included, and the socket table is
+//! dumped once a minute. Without it the table is dumped every half second while sockets change and
+//! every two seconds while they do not, and notices of destroyed sockets tell of those that lived
+//! between. UDP has no connections; a connected UDP socket is told as one, and is found by dumps
+//! alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use lapwing_protocol::element::{Change, connection};
 
-use super::btf::kernel_layout;
+use super::btf::kernel_socket_layout;
 use super::fact::{CollectedFact, FactBuilder, OwnedValue, Room};
 use super::health::Parts;
 use super::limits::{
@@ -227,7 +228,8 @@ impl ConnectionCollector {
         Ok(())
     }
 
-    /// Looks through the descriptors of all processes, the latest first, for sockets without an owner.
+    /// Looks through the descriptors of all processes, the latest first, for sockets without an
+    /// owner.
     fn search_owners(&mut self, now_ns: u64) {
         let mut wanted: BTreeSet<u64> =
             self.table.holders_wanted().into_iter().map(u64::from).collect();
@@ -329,7 +331,7 @@ fn keyed(told: &Connection, change: Change, time_ns: u64) -> FactBuilder {
 }
 
 fn open_tracer() -> io::Result<SocketTracer> {
-    SocketTracer::attach(&kernel_layout(|types| types.socket_layout())?)
+    SocketTracer::attach(&kernel_socket_layout()?)
 }
 
 fn same_sockets(before: &[SocketRow], after: &[SocketRow]) -> bool {

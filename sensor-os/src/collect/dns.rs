@@ -1,9 +1,10 @@
-//! Answers of name servers, taken apart: an IP packet, a UDP datagram in it, a DNS message in that.
+//! Answers of name servers, taken apart: an IP packet, a UDP datagram in it, a DNS message in
+//! that.
 //!
 //! Pure, and meant for hostile bytes: anybody on the network can send a packet from port 53. Every
 //! read is bounded, a compressed name may only point backwards, and what does not hold is `None`.
-//! Names leave here in lower case with every byte that is not a letter, digit, `-`, `_` or `.` written
-//! as `\` and three decimal digits, so that no name can speak to a terminal or a page.
+//! Names leave here in lower case with every byte that is not a letter, digit, `-`, `_` or `.`
+//! written as `\` and three decimal digits, so that no name can speak to a terminal or a page.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

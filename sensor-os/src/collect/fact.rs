@@ -1,7 +1,7 @@
 //! A fact that owns its values, and how one is built.
 //!
-//! The protocol's fact borrows, so that the sensor's core needs no heap; a collector's fact must cross
-//! a thread, so it owns. [`CollectedFact::with_fact`] lends it in the protocol's form.
+//! The protocol's fact borrows, so that the sensor's core needs no heap; a collector's fact must
+//! cross a thread, so it owns. [`CollectedFact::with_fact`] lends it in the protocol's form.
 //!
 //! Invariants: fields ascend and are unique; no text exceeds its bound; what was cut is marked.
 

@@ -156,8 +156,8 @@ impl FolderCollector {
         self.absent = absent.into_iter().filter(|path| !self.mark_tree(path, None)).collect();
     }
 
-    /// Marks `root` and the folders below it. Files below it are told as created by `pid`, if given.
-    /// Answers whether `root` is marked.
+    /// Marks `root` and the folders below it. Files below it are told as created by `pid`, if
+    /// given. Answers whether `root` is marked.
     fn mark_tree(&mut self, root: &Path, created_by: Option<u32>) -> bool {
         let mut marked_root = false;
         let mut left = VecDeque::from([root.to_owned()]);
@@ -224,7 +224,8 @@ impl FolderCollector {
             return;
         }
         let action = match event {
-            // One event may say several things of a name: the kernel merges. What is there now decides.
+            // One event may say several things of a name: the kernel merges. What is there now
+            // decides.
             Happened { vanished: true, .. } if fs::symlink_metadata(&path).is_err() => {
                 Action::Removed
             }

@@ -1,11 +1,12 @@
 //! Hashes of programs: one thread that computes, and a cache that it shares.
 //!
-//! A program comes as an open descriptor (from fanotify) or as a process whose image is opened when
-//! its turn comes. Open ones go first: they hold a descriptor, and somebody waits for them. The cache
-//! is keyed by what changes when the content does: device, inode, size and both change times.
+//! A program comes as an open descriptor (from fanotify) or as a process whose image is opened
+//! when its turn comes. Open ones go first: they hold a descriptor, and somebody waits for them.
+//! The cache is keyed by what changes when the content does: device, inode, size and both change
+//! times.
 //!
-//! Overflow: more than the bound of open programs are refused, and their hash is not seen; processes
-//! are bounded by the number of processes.
+//! Overflow: more than the bound of open programs are refused, and their hash is not seen;
+//! processes are bounded by the number of processes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -171,7 +172,8 @@ fn open_image(identity: FileIdentity, pid: u32) -> Option<File> {
     (now == identity).then_some(file)
 }
 
-/// SHA-256 of `file`, or nothing when it is too large, cannot be read, changed meanwhile, or `stop`.
+/// SHA-256 of `file`, or nothing when it is too large, cannot be read, changed meanwhile, or
+/// `stop`.
 fn hash_file(
     mut file: &File,
     identity: &FileIdentity,
@@ -193,8 +195,8 @@ fn hash_file(
             return None;
         }
     }
-    // A program cannot be written while it runs, but one that has ended can. The inode's change time
-    // is not compared: unlinking the file changes it, and the content is the same.
+    // A program cannot be written while it runs, but one that has ended can. The inode's change
+    // time is not compared: unlinking the file changes it, and the content is the same.
     let after = FileIdentity::of(&file.metadata().ok()?);
     let unchanged = after.bytes == identity.bytes && after.modified_ns == identity.modified_ns;
     unchanged.then(|| hasher.finalize().into())

@@ -1,4 +1,5 @@
-//! How each collector fares, as facts: active, degraded, missing or stopped, why, and what mends it.
+//! How each collector fares, as facts: active, degraded, missing or stopped, why, and what mends
+//! it.
 //!
 //! A report is a fact only when it differs from the last one of the same collector.
 

@@ -146,8 +146,8 @@ impl InventoryCollector {
         }
     }
 
-    /// Tells the counts that moved. A told count is itself a fact of this collector, so its own count
-    /// is told as it will be when all are told: a machine at rest then tells nothing.
+    /// Tells the counts that moved. A told count is itself a fact of this collector, so its own
+    /// count is told as it will be when all are told: a machine at rest then tells nothing.
     fn tell_counts(&mut self) {
         let sender = &self.shared.sender;
         let mut moved: BTreeMap<Source, Count> = Source::ALL

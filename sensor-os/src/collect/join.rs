@@ -1,4 +1,5 @@
-//! The join: from what fanotify, the process connector and `/proc` each tell, one story of each process.
+//! The join: from what fanotify, the process connector and `/proc` each tell, one story of each
+//! process.
 //!
 //! Pure: `now_ns` is an argument, events go in by `handle_*`, what is to be told comes out by
 //! `poll_change`, what is to be hashed by `poll_hash_wanted`, and when to call `handle_timeout` by
@@ -7,13 +8,14 @@
 //! The order that events come in is not the order they happened in, and any of them may be lost:
 //! * opens are given before the connector's events of the same reading, since an exec's opens come
 //!   before the exec; an open may so come before its process' fork, and waits under its number;
-//! * `/proc` may already show a later program than the exec that is told of, or another process under
-//!   the same number; what it shows is only used where key and file agree;
+//! * `/proc` may already show a later program than the exec that is told of, or another process
+//!   under the same number; what it shows is only used where key and file agree;
 //! * a hash may come late: the process is told of without it in time, and again with it;
-//! * an end waits for its hash (bounded), so that what is learnt of a process never follows its end.
+//! * an end waits for its hash (bounded), so that what is learnt of a process never follows its
+//!   end.
 //!
-//! Invariants: an end is told once, after its process; a value is what some source showed of this very
-//! process and program, or absent.
+//! Invariants: an end is told once, after its process; a value is what some source showed of this
+//! very process and program, or absent.
 
 mod arguments;
 mod opens;
@@ -127,7 +129,8 @@ impl Join {
             if self.running.len() >= PROCESSES_MAX {
                 return Followed::TooMany;
             }
-            // Its fork was lost. Where /proc shows nothing either, the exec is the earliest time known.
+            // Its fork was lost. Where /proc shows nothing either, the exec is the earliest time
+            // known.
             let process = match &snapshot {
                 Some(snapshot) => self.process_shown(snapshot),
                 None => {
@@ -231,8 +234,8 @@ impl Join {
         Followed::Yes
     }
 
-    /// A scan that began at `began_ns` saw the processes `seen`: what started before and was not seen
-    /// has ended, nobody told when.
+    /// A scan that began at `began_ns` saw the processes `seen`: what started before and was not
+    /// seen has ended, nobody told when.
     pub(crate) fn handle_scanned(&mut self, now_ns: u64, began_ns: u64, seen: &BTreeSet<u32>) {
         // Start times are rounded down to ticks.
         let before_ns = began_ns.saturating_sub(2 * self.tick_ns);

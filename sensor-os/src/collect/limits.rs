@@ -3,20 +3,21 @@
 use std::time::Duration;
 
 /// Facts that may wait for the runner. At about 300 bytes each this is 2.5 MiB, some seconds of a
-/// machine that builds software. Beyond it the newest fact is refused and counted, and its collector
-/// sees all its rows again at its next scan, so that state heals; an event is lost, and counted.
+/// machine that builds software. Beyond it the newest fact is refused and counted, and its
+/// collector sees all its rows again at its next scan, so that state heals; an event is lost, and
+/// counted.
 pub(crate) const FACTS_WAITING_MAX: usize = 8_192;
 
-/// Bytes of a command line: with the paths below, a process row stays within the wire's row. What is
-/// longer is cut and marked as truncated.
+/// Bytes of a command line: with the paths below, a process row stays within the wire's row. What
+/// is longer is cut and marked as truncated.
 pub(crate) const COMMAND_LINE_BYTES_MAX: usize = 3_072;
 /// Bytes of a path or name, for the same reason and with the same rule.
 pub(crate) const PATH_BYTES_MAX: usize = 1_024;
 /// Bytes of a name that is part of a natural key: the wire bounds the whole key.
 pub(crate) const KEY_TEXT_BYTES_MAX: usize = 255;
 
-/// Processes known at once. The wire's table holds 65,536 rows of all kinds; beyond this bound a new
-/// process is not followed, and is counted as refused.
+/// Processes known at once. The wire's table holds 65,536 rows of all kinds; beyond this bound a
+/// new process is not followed, and is counted as refused.
 pub(crate) const PROCESSES_MAX: usize = 32_768;
 /// Connections known at once; beyond it a new one is not followed, and is counted as refused.
 pub(crate) const CONNECTIONS_MAX: usize = 16_384;
@@ -34,8 +35,8 @@ pub(crate) const ARGUMENTS_PER_PROCESS_MAX: usize = 8;
 pub(crate) const OPEN_PROGRAMS_MAX: usize = 256;
 /// Hashes remembered; the least recently used goes first.
 pub(crate) const HASHES_MAX: usize = 4_096;
-/// Largest program that is hashed, about two seconds of one core. A larger one's hash is shown as not
-/// seen.
+/// Largest program that is hashed, about two seconds of one core. A larger one's hash is shown as
+/// not seen.
 pub(crate) const HASHED_BYTES_MAX: u64 = 1 << 30;
 
 /// Folders watched, those below the configured ones included: a mark each, about 1 KiB of kernel

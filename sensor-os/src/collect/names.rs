@@ -1,9 +1,9 @@
 //! The collector of names: hears the answers of name servers as they come in.
 //!
-//! It hears UDP on port 53 in the sensor's own network namespace, the loopback device included. It does
-//! not hear TCP, TLS or HTTPS, nor names that a cache answers without asking. Who asked is who holds the
-//! socket that the answer goes to, if it still does when the answer is looked at; an asker found once
-//! is remembered for its other questions from the same port.
+//! It hears UDP on port 53 in the sensor's own network namespace, the loopback device included. It
+//! does not hear TCP, TLS or HTTPS, nor names that a cache answers without asking. Who asked is
+//! who holds the socket that the answer goes to, if it still does when the answer is looked at; an
+//! asker found once is remembered for its other questions from the same port.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -31,7 +31,8 @@ const PACKET_BYTES_MAX: usize = 65_536;
 const REMEMBERED_ANSWERS: usize = 64;
 /// How long an answer is taken for the same one, and an asker for the owner of its port.
 const REMEMBERED_NS: u64 = 2_000_000_000;
-/// Searches for askers a second; beyond it the asker is shown as not seen. A search costs about 2 ms.
+/// Searches for askers a second; beyond it the asker is shown as not seen. A search costs about 2
+/// ms.
 const SEARCHES_PER_SECOND_MAX: usize = 20;
 
 /// The collector, opened but not running.

@@ -1,7 +1,8 @@
-//! When something periodic is due, with jitter, so that a fleet that was started at once does not scan
-//! at once for ever.
+//! When something periodic is due, with jitter, so that a fleet that was started at once does not
+//! scan at once for ever.
 //!
-//! The jitter is drawn from a hash of the clock: it needs to differ between machines, not to be secret.
+//! The jitter is drawn from a hash of the clock: it needs to differ between machines, not to be
+//! secret.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

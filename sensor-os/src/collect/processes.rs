@@ -1,8 +1,9 @@
 //! The collector of processes: reads the kernel's events and `/proc`, and feeds the join.
 //!
-//! Four ways of hearing, each optional but the last: fanotify for programs opened to be executed, the
-//! process connector for fork, exec, user and exit, the exec tracer for arguments, and scans of `/proc`. Where the connector is missing, scans
-//! come five times a second. What is decided from all this is decided in [`Join`].
+//! Four ways of hearing, each optional but the last: fanotify for programs opened to be executed,
+//! the process connector for fork, exec, user and exit, the exec tracer for arguments, and scans
+//! of `/proc`. Where the connector is missing, scans come five times a second. What is decided
+//! from all this is decided in [`Join`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -11,7 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use super::btf::kernel_layout;
+use super::btf::kernel_exec_layout;
 use super::fact::ProcessKey;
 use super::hash::{HashCache, Hasher};
 use super::health::Parts;
@@ -416,5 +417,5 @@ impl ProcessCollector {
 }
 
 fn open_tracer() -> io::Result<ExecTracer> {
-    ExecTracer::attach(&kernel_layout(|types| types.exec_layout())?)
+    ExecTracer::attach(&kernel_exec_layout()?)
 }

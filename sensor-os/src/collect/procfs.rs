@@ -1,8 +1,8 @@
 //! What `/proc` says of one process, and which processes there are.
 //!
-//! The parsing is pure and tolerates anything. A process may end between any two reads, and its number
-//! may be used again: a snapshot is only given when the start time read last is the one read first.
-//! What could not be read is `None`, never a guess.
+//! The parsing is pure and tolerates anything. A process may end between any two reads, and its
+//! number may be used again: a snapshot is only given when the start time read last is the one
+//! read first. What could not be read is `None`, never a guess.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -187,8 +187,8 @@ pub(crate) fn read_stat(pid: u32) -> Option<Stat> {
 pub(crate) fn read_snapshot(pid: u32) -> Option<Snapshot> {
     let stat = read_stat(pid)?;
     let read = |name: &str, bytes| read_bounded(format!("/proc/{pid}/{name}"), bytes);
-    // An ended process still has a command line file, but an empty one: that is not an empty command
-    // line.
+    // An ended process still has a command line file, but an empty one: that is not an empty
+    // command line.
     let alive = !stat.has_ended();
     let command_line = read("cmdline", COMMAND_LINE_BYTES_MAX + 1).filter(|_| alive);
     let snapshot = Snapshot {

@@ -1,14 +1,14 @@
 //! The one queue from the collectors to the runner, and each collector's own count.
 //!
 //! The counts are made here, outside the sensor's core, so that the ledger can compare what was
-//! collected with what was delivered: `seen` facts were made, `refused` of them found the queue full,
-//! and the rest is what the core was given.
+//! collected with what was delivered: `seen` facts were made, `refused` of them found the queue
+//! full, and the rest is what the core was given.
 //!
-//! Overflow: a full queue refuses the newest fact. Connections, file events and names can be caused by
-//! the thousand, and are refused from three quarters on, so that they cannot crowd out the programs that
-//! cause them. A collector never waits for the runner, since the kernel would then drop what it has not
-//! read. A refused fact raises the collector's alarm, and the collector tells all its rows again at its
-//! next scan; an event is lost, and counted.
+//! Overflow: a full queue refuses the newest fact. Connections, file events and names can be
+//! caused by the thousand, and are refused from three quarters on, so that they cannot crowd out
+//! the programs that cause them. A collector never waits for the runner, since the kernel would
+//! then drop what it has not read. A refused fact raises the collector's alarm, and the collector
+//! tells all its rows again at its next scan; an event is lost, and counted.
 
 use std::fmt;
 use std::sync::Arc;

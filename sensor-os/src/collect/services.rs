@@ -1,8 +1,8 @@
 //! Services of the operating system: where they are read from, and what changed of them.
 //!
-//! A [`UnitSource`] says which units there are. Two exist: systemd as its files and control groups show
-//! it (`systemd.rs`), and a plain file for machines whose services something else knows. Nothing is
-//! executed and no bus is spoken to.
+//! A [`UnitSource`] says which units there are. Two exist: systemd as its files and control groups
+//! show it (`systemd.rs`), and a plain file for machines whose services something else knows.
+//! Nothing is executed and no bus is spoken to.
 
 use std::collections::BTreeMap;
 use std::fmt;

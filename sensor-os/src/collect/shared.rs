@@ -94,7 +94,8 @@ impl ProcessDirectory {
         });
     }
 
-    /// Who has or had the number `pid` lately; asked of the system where no collector told of it yet.
+    /// Who has or had the number `pid` lately; asked of the system where no collector told of it
+    /// yet.
     pub(crate) fn find(&self, pid: u32) -> Option<ProcessBrief> {
         if pid == 0 {
             return None;

@@ -1,11 +1,11 @@
 //! The table of connections: what the tracer, the dumps and the notices of the kernel come to.
 //!
-//! Pure: `now_ns` is an argument, nothing is read. With the tracer every TCP connection is told of by
-//! its own changes of state, and a dump only reconciles. Without it dumps find the connections, and a
-//! socket that is destroyed or waits out its time tells of one that lived between two dumps.
+//! Pure: `now_ns` is an argument, nothing is read. With the tracer every TCP connection is told of
+//! by its own changes of state, and a dump only reconciles. Without it dumps find the connections,
+//! and a socket that is destroyed or waits out its time tells of one that lived between two dumps.
 //!
-//! Invariants: a connection is told once and ended once; a connection that is not told has not ended;
-//! an owner is what the kernel named or what holds the socket's inode, never a guess.
+//! Invariants: a connection is told once and ended once; a connection that is not told has not
+//! ended; an owner is what the kernel named or what holds the socket's inode, never a guess.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -425,8 +425,8 @@ impl SocketTable {
         [local, any_v4, any_v6].iter().find_map(|address| self.listeners.get(address)).copied()
     }
 
-    /// Remembers that a connection was told of for as long as the kernel may show it. At the bound it is
-    /// not, and may be told of twice.
+    /// Remembers that a connection was told of for as long as the kernel may show it. At the bound
+    /// it is not, and may be told of twice.
     fn linger(&mut self, now_ns: u64, ends: Ends) {
         if self.lingering.len() < CONNECTIONS_MAX {
             self.lingering.insert(ends, now_ns + TIME_WAIT_NS);

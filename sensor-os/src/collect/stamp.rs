@@ -1,7 +1,7 @@
 //! Whether files or folders changed since they were last looked at, told by what `stat` shows.
 //!
-//! Cheap enough to ask often. A change within one tick of the filesystem's clock that leaves size and
-//! inode as they were is not seen; writers that rename a new file into place are always seen.
+//! Cheap enough to ask often. A change within one tick of the filesystem's clock that leaves size
+//! and inode as they were is not seen; writers that rename a new file into place are always seen.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,7 +16,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether one of `paths` is not as it was when this was last asked. The first time all are new.
+    /// Whether one of `paths` is not as it was when this was last asked. The first time all are
+    /// new.
     pub(crate) fn changed<P: AsRef<Path>>(&mut self, paths: impl IntoIterator<Item = P>) -> bool {
         let shown = paths
             .into_iter()

@@ -92,8 +92,8 @@ impl Collectors {
         }
     }
 
-    /// Starts all collectors. One that cannot start is reported as missing, and the others run. What
-    /// ended while collection was stopped is told as ended; starting twice changes nothing.
+    /// Starts all collectors. One that cannot start is reported as missing, and the others run.
+    /// What ended while collection was stopped is told as ended; starting twice changes nothing.
     pub fn start(&mut self) {
         if self.threads.is_some() {
             return;

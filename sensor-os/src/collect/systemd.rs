@@ -1,8 +1,9 @@
-//! systemd as its files show it: unit files, the links that enable them, the units it keeps active, and
-//! the control groups their processes are in.
+//! systemd as its files show it: unit files, the links that enable them, the units it keeps
+//! active, and the control groups their processes are in.
 //!
-//! What is read is public and needs no privilege and no bus. What only the manager knows is not seen:
-//! that a unit failed (it shows as inactive), and drop-ins are not merged into what a unit says.
+//! What is read is public and needs no privilege and no bus. What only the manager knows is not
+//! seen: that a unit failed (it shows as inactive), and drop-ins are not merged into what a unit
+//! says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

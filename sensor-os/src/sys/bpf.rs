@@ -1,10 +1,10 @@
 //! Small programs in the kernel, and the rings they write to.
 //!
-//! A program is attached to a raw tracepoint and writes records into a ring that this process maps. It
-//! needs `CAP_BPF` and `CAP_PERFMON` (or `CAP_SYS_ADMIN`) and Linux 5.8; it needs no kprobes, no tracefs
-//! and no compiler, since it is put together here, instruction by instruction. Where fields lie in the
-//! kernel's structures is not assumed: the caller takes it from the kernel's own type information
-//! (`collect::btf`).
+//! A program is attached to a raw tracepoint and writes records into a ring that this process
+//! maps. It needs `CAP_BPF` and `CAP_PERFMON` (or `CAP_SYS_ADMIN`) and Linux 5.8; it needs no
+//! kprobes, no tracefs and no compiler, since it is put together here, instruction by instruction.
+//! Where fields lie in the kernel's structures is not assumed: the caller takes it from the
+//! kernel's own type information (`collect::btf`).
 //!
 //! Invariant: a program only reads and only writes to its ring; it cannot change what it watches.
 
@@ -65,8 +65,8 @@ pub(crate) enum TracerReading {
 }
 
 fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
-    // SAFETY: `attributes` is a union bpf_attr of the stated length, whose pointers name live memory
-    // of their callers; every command used here answers a new descriptor.
+    // SAFETY: `attributes` is a union bpf_attr of the stated length, whose pointers name live
+    // memory of their callers; every command used here answers a new descriptor.
     let raw =
         unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
     let raw = i32::try_from(raw).unwrap_or(-1);
@@ -78,8 +78,8 @@ fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
 }
 
 fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
-    // The kernel lends its memory-reading helper only to programs that say they may be combined with
-    // it; this one, like the whole crate, may be.
+    // The kernel lends its memory-reading helper only to programs that say they may be combined
+    // with it; this one, like the whole crate, may be.
     let licence = c"Dual MIT/GPL";
     let mut attributes = Vec::with_capacity(48);
     native::push_u32(&mut attributes, PROGRAM_TYPE_RAW_TRACEPOINT);
@@ -178,8 +178,8 @@ impl Ring {
         let full = waiting + ROOM_OF_FULL > self.bytes as u64;
         while position < self.producer_position() {
             let offset = usize::try_from(position).unwrap_or(0) & (self.bytes - 1);
-            // SAFETY: records begin at multiples of eight, and `offset` is below the ring's bytes, inside
-            // the data that is mapped behind the producer page.
+            // SAFETY: records begin at multiples of eight, and `offset` is below the ring's bytes,
+            // inside the data that is mapped behind the producer page.
             let header = unsafe { self.producer.add(self.page + offset) };
             // SAFETY: the header's first four bytes are the length word that the kernel publishes.
             let length = unsafe { AtomicU32::from_ptr(header.cast()) }.load(Ordering::Acquire);
@@ -188,8 +188,9 @@ impl Ring {
             }
             let bytes = usize::try_from(length & !DISCARD).unwrap_or(0).min(self.bytes);
             if length & DISCARD == 0 {
-                // SAFETY: `bytes` bytes behind the header are published, lie inside the doubled data
-                // mapping, and are not written again before the consumer position passes them.
+                // SAFETY: `bytes` bytes behind the header are published, lie inside the doubled
+                // data mapping, and are not written again before the consumer position passes
+                // them.
                 take(unsafe { std::slice::from_raw_parts(header.add(8), bytes) });
             }
             position += (bytes as u64 + HEADER).next_multiple_of(8);

@@ -1,9 +1,9 @@
 //! fanotify: programs opened for execution, and changes in watched folders.
 //!
-//! Two kinds of group. An [`ExecWatch`] gives a descriptor of the program itself, open for reading,
-//! which stays readable when the program has ended and its file is gone. A [`FolderWatch`] gives the
-//! handle of a folder and a name in it. Both give the process that did it. Notification only: nothing
-//! here can hold up or deny an open.
+//! Two kinds of group. An [`ExecWatch`] gives a descriptor of the program itself, open for
+//! reading, which stays readable when the program has ended and its file is gone. A
+//! [`FolderWatch`] gives the handle of a folder and a name in it. Both give the process that did
+//! it. Notification only: nothing here can hold up or deny an open.
 
 #![allow(unsafe_code, reason = "fanotify and file handles")]
 
@@ -236,8 +236,8 @@ pub(crate) struct FolderWatch {
 }
 
 impl FolderWatch {
-    /// Opens a watch that has no mark yet. Without privilege it works on a kernel from 5.13 on, but is
-    /// not told the process.
+    /// Opens a watch that has no mark yet. Without privilege it works on a kernel from 5.13 on,
+    /// but is not told the process.
     ///
     /// # Errors
     ///
@@ -324,8 +324,8 @@ fn folder_handle(folder: &Path) -> io::Result<FolderHandle> {
     let room = HANDLE_BYTES_MAX as libc::c_uint;
     let mut buffer = HandleBuffer { bytes: room, kind: 0, handle: [0; HANDLE_BYTES_MAX] };
     let mut mount: libc::c_int = 0;
-    // SAFETY: `buffer` is laid out as struct file_handle with `bytes` bytes of room behind it, `path`
-    // is NUL-terminated, `mount` is a live int.
+    // SAFETY: `buffer` is laid out as struct file_handle with `bytes` bytes of room behind it,
+    // `path` is NUL-terminated, `mount` is a live int.
     let failed = unsafe {
         libc::name_to_handle_at(
             libc::AT_FDCWD,
@@ -351,7 +351,8 @@ fn filesystem_id(path: &CString) -> io::Result<[u8; 8]> {
     if unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: fsid_t is two ints, eight plain bytes, at a field of the zeroed and then filled statfs.
+    // SAFETY: fsid_t is two ints, eight plain bytes, at a field of the zeroed and then filled
+    // statfs.
     Ok(unsafe { std::mem::transmute::<libc::fsid_t, [u8; 8]>(answer.assume_init().f_fsid) })
 }
 

@@ -1,7 +1,7 @@
 //! Integers in the machine's own byte order, as the kernel's records hold them.
 //!
-//! Not for the wire: Lapwing's own formats are little-endian everywhere. Every read is bounds-checked
-//! and answers `None` past the end.
+//! Not for the wire: Lapwing's own formats are little-endian everywhere. Every read is
+//! bounds-checked and answers `None` past the end.
 
 #![expect(clippy::host_endian_bytes, reason = "the kernel's records are in host order")]
 

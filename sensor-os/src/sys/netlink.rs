@@ -1,7 +1,7 @@
 //! A netlink socket: open, join groups, send, receive, walk the messages of a datagram.
 //!
-//! It knows no family's meaning; `proc_connector` and `sock_diag` do. Answers are taken only from the
-//! kernel (port 0), since any local program may send to a netlink socket.
+//! It knows no family's meaning; `proc_connector` and `sock_diag` do. Answers are taken only from
+//! the kernel (port 0), since any local program may send to a netlink socket.
 
 #![allow(unsafe_code, reason = "socket calls")]
 
@@ -76,8 +76,8 @@ impl Netlink {
     pub(crate) fn widen_buffer(&self, bytes: usize) {
         let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
         for option in [libc::SO_RCVBUF, libc::SO_RCVBUFFORCE] {
-            // SAFETY: the option's value is one c_int that lives over the call. A refusal leaves the
-            // buffer as it was, and an overflow is seen when it happens.
+            // SAFETY: the option's value is one c_int that lives over the call. A refusal leaves
+            // the buffer as it was, and an overflow is seen when it happens.
             unsafe {
                 libc::setsockopt(
                     self.descriptor.as_raw_fd(),

@@ -1,7 +1,7 @@
 //! The kernel's process connector: fork, exec, exit and change of user, as they happen.
 //!
-//! It needs `CAP_NET_ADMIN` in the first network namespace. It gives no path and no command line; who
-//! joins it with those is `collect::join`. Times are boot times.
+//! It needs `CAP_NET_ADMIN` in the first network namespace. It gives no path and no command line;
+//! who joins it with those is `collect::join`. Times are boot times.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -17,8 +17,8 @@ pub(crate) enum Interest {
     Priority,
 }
 
-/// Waits until one of `watched` is ready or `timeout` has passed (`None`: for ever), and says for each
-/// whether it is ready. An interrupted wait is a wait in which nothing was ready.
+/// Waits until one of `watched` is ready or `timeout` has passed (`None`: for ever), and says for
+/// each whether it is ready. An interrupted wait is a wait in which nothing was ready.
 ///
 /// # Errors
 ///

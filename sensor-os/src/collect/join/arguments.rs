@@ -34,8 +34,8 @@ impl WaitingArguments {
         waiting.push_back(arguments);
     }
 
-    /// The arguments of the exec that is told of as having been at `time_ns`: the last ones before it.
-    /// Those before them belong to execs that were not told of.
+    /// The arguments of the exec that is told of as having been at `time_ns`: the last ones before
+    /// it. Those before them belong to execs that were not told of.
     pub(super) fn take(&mut self, pid: u32, time_ns: u64) -> Option<Arguments> {
         let waiting = self.waiting.get_mut(&pid)?;
         let mut taken = None;

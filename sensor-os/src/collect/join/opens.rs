@@ -1,9 +1,9 @@
 //! Which of the files that a process opened for execution is the program it executes.
 //!
-//! The kernel opens up to several files for one exec: a script, the interpreter its first line names
-//! (once more for each script in between), and the loader that a dynamic program asks for. The program
-//! executed, which `/proc/PID/exe` shows, is the first one that is not a script. An exec that failed
-//! leaves opens without an exec.
+//! The kernel opens up to several files for one exec: a script, the interpreter its first line
+//! names (once more for each script in between), and the loader that a dynamic program asks for.
+//! The program executed, which `/proc/PID/exe` shows, is the first one that is not a script. An
+//! exec that failed leaves opens without an exec.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -55,8 +55,8 @@ impl Opens {
         waiting.push_back((now_ns, opened));
     }
 
-    /// Takes the opens of the process' next exec and answers the program, and whether `snapshot` shows
-    /// this exec (and not a later one).
+    /// Takes the opens of the process' next exec and answers the program, and whether `snapshot`
+    /// shows this exec (and not a later one).
     pub(super) fn take_program(
         &mut self,
         pid: u32,

@@ -62,8 +62,8 @@ impl Program {
         }
     }
 
-    /// Takes over the arguments that the kernel saw; `/proc` shows what the process made of them since,
-    /// and is only better where the kernel's were cut.
+    /// Takes over the arguments that the kernel saw; `/proc` shows what the process made of them
+    /// since, and is only better where the kernel's were cut.
     pub(super) fn called_with(&mut self, arguments: Option<Arguments>) {
         let Some(arguments) = arguments else { return };
         if !arguments.is_cut || self.command_line.is_none() {

@@ -1,8 +1,8 @@
 //! One small program in the kernel that tells the arguments of every program that is executed.
 //!
-//! It is attached to the raw tracepoint `sched_process_exec`, which runs in the process that executes,
-//! when its new memory holds the arguments and before its first instruction: so the arguments are read
-//! even of a program that ends before anybody could look.
+//! It is attached to the raw tracepoint `sched_process_exec`, which runs in the process that
+//! executes, when its new memory holds the arguments and before its first instruction: so the
+//! arguments are read even of a program that ends before anybody could look.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -87,7 +87,8 @@ impl AsFd for ExecTracer {
     }
 }
 
-/// Registers that calls leave alone: the task's memory, then where its arguments start; their length.
+/// Registers that calls leave alone: the task's memory, then where its arguments start; their
+/// length.
 const MEMORY: u8 = 6;
 const START: u8 = 7;
 const LENGTH: u8 = 8;

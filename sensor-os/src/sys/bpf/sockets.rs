@@ -1,7 +1,7 @@
 //! One small program in the kernel that tells of every TCP socket that changes state.
 //!
-//! It is attached to the raw tracepoint `inet_sock_set_state`, which runs in the context of the process
-//! where a connection is opened, and writes one record per change.
+//! It is attached to the raw tracepoint `inet_sock_set_state`, which runs in the context of the
+//! process where a connection is opened, and writes one record per change.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -50,7 +50,8 @@ pub(crate) struct SocketLayout {
 /// One change of state of one TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SocketChange {
-    /// The socket's address in the kernel: the same for all changes of one socket, used again later.
+    /// The socket's address in the kernel: the same for all changes of one socket, used again
+    /// later.
     pub(crate) socket: u64,
     /// Boot time in nanoseconds.
     pub(crate) time_ns: u64,
