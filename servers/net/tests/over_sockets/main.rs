@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
 
+mod bounds;
+mod greeting;
 mod http;
 mod peer;
 mod planes;
