@@ -23,6 +23,7 @@ mod verdicts;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use lapwing_protocol::element::Kind;
 use lapwing_protocol::id::{ElementGuid, SensorId};
 
 use crate::change::Change;
@@ -84,7 +85,7 @@ impl Judge {
         changes: Vec<Change>,
     ) {
         let mut seen: Vec<(IndicatorKey, ElementGuid)> = Vec::new();
-        let mut applied: Vec<Applied> = Vec::new();
+        let mut applied: Vec<(Kind, Applied)> = Vec::new();
         for change in changes {
             let (model, guid) = (Arc::clone(&change.model), change.guid);
             // Judged by what the change says, not by what later changes of the call make of it; but
@@ -95,7 +96,7 @@ impl Judge {
             if done.touched != 0 {
                 let differs = |(bit, key)| (bit & done.touched != 0).then_some((key, guid));
                 seen.extend(keys.into_iter().filter_map(differs));
-                applied.push(done);
+                applied.push((model.kind, done));
             }
         }
         for (key, guid) in seen {
@@ -105,8 +106,8 @@ impl Judge {
                 self.find(Pending::Verdict(guid, verdict), position);
             }
         }
-        for done in applied {
-            self.look(&done, position);
+        for (kind, done) in &applied {
+            self.look((*kind, done), position);
         }
     }
 
@@ -195,19 +196,15 @@ impl Judge {
         }
     }
 
-    fn look(&mut self, done: &Applied, position: u64) {
-        let Some(element) = self.graph.find(done.guid) else { return };
-        let kind = element.kind();
+    fn look(&mut self, (kind, done): (Kind, &Applied), position: u64) {
         for (place, behaviour) in BEHAVIOURS.iter().enumerate() {
-            if behaviour.kind() == kind && behaviour.features() & done.touched != 0 {
-                // Asked again when told; here it only saves a place in the queue.
-                let is_so = self
-                    .graph
-                    .find(done.guid)
-                    .is_some_and(|element| behaviour.judge(&self.graph, element).is_some());
-                if is_so {
-                    self.find(Pending::Behaviour(done.guid, place), position);
-                }
+            if behaviour.kind() != kind || behaviour.features() & done.touched == 0 {
+                continue;
+            }
+            // Asked again when told; here it only saves a place in the queue.
+            let element = self.graph.find(done.guid);
+            if element.is_some_and(|element| behaviour.judge(&self.graph, element).is_some()) {
+                self.find(Pending::Behaviour(done.guid, place), position);
             }
         }
     }

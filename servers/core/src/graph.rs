@@ -271,7 +271,15 @@ impl Graph {
             return 0;
         };
         let before = element.presence;
-        let old_targets = targets(&element.fields);
+        let has_links = |fields: &[(Feature, OwnedValue)]| {
+            fields.iter().any(|(_, value)| matches!(value, OwnedValue::Element(_)))
+        };
+        // Most patches have none, and those of a process would cost an allocation each.
+        let may_relink = match change.what {
+            What::Put | What::Restated | What::Happened => true,
+            What::Patched | What::Ended | What::Forgotten => has_links(&change.fields),
+        };
+        let old_targets = if may_relink { targets(&element.fields) } else { Vec::new() };
         let touched = match change.what {
             What::Put | What::Restated | What::Happened => {
                 let touched = difference(&element.fields, &change.fields);
@@ -292,8 +300,10 @@ impl Graph {
             self.counts.bytes -= u64::from(element.bytes);
             element.bytes = element.count_bytes();
             self.counts.bytes += u64::from(element.bytes);
-            let new_targets = targets(&element.fields);
-            self.relink(index, &old_targets, &new_targets);
+            if may_relink {
+                let new_targets = targets(&element.fields);
+                self.relink(index, &old_targets, &new_targets);
+            }
         }
         self.settle(index, before, presence(change.what));
         touched

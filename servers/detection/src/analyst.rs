@@ -42,6 +42,8 @@ pub(crate) use intel::Ask;
 use intel::{Heard, Intel};
 use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
 use record::Record;
+#[cfg(test)]
+pub(crate) use tests::knowledge_for_tests;
 
 /// What the analyst knows, for those who ask.
 #[derive(Debug)]
@@ -58,6 +60,9 @@ pub(crate) struct Knowledge {
 pub(crate) trait Watcher: Send + Sync + 'static {
     /// An entry was taken for the first time since the start, in commit order.
     fn handle_followed(&self, followed: &Followed);
+
+    /// An entry from before the cursor was decoded again, to rebuild.
+    fn handle_rebuilt(&self, followed: &Followed);
 
     /// The table of `sensor` here has so many rows, and is or is not known to differ from the
     /// sensor's own.
@@ -183,6 +188,7 @@ impl Analyst {
             let mut sensors = BTreeSet::new();
             while let Ok(followed) = given.recv().await {
                 sensors.insert(followed.sensor);
+                self.watcher.handle_rebuilt(&followed);
                 self.judge(followed).await?;
                 self.ask().await;
                 while let Ok(heard) = self.heard.try_recv() {

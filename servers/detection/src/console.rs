@@ -4,6 +4,9 @@
 //! what [`ACCESS`] gives it; a query holds the graph for one slice at a time; nothing here changes a
 //! sensor but a command of sensor management.
 
+#[cfg(test)]
+mod tests;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -51,27 +51,27 @@ fn nearest<'n>(name: &str, names: impl IntoIterator<Item = &'n str>) -> Option<S
     (fewest * 3 <= other.len().max(3)).then(|| other.to_owned())
 }
 
-/// The number of characters to add, remove or replace.
+/// The number of characters to add, remove or replace, and of neighbours to exchange.
 fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, left) in one.chars().enumerate() {
-        let mut before = line;
-        let mut last = line + 1;
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    let mut rows: [Vec<usize>; 3] = [Vec::new(), Vec::new(), (0..=other.len()).collect()];
+    for (line, left) in one.iter().enumerate() {
+        rows.rotate_left(1);
+        let mut row = vec![line + 1];
         for (column, right) in other.iter().enumerate() {
-            let above = row.get(column + 1).copied().unwrap_or(usize::MAX - 1);
-            let replaced = before + usize::from(left != *right);
-            let cost = replaced.min(above + 1).min(last + 1);
-            if let Some(cell) = row.get_mut(column) {
-                *cell = last;
+            let [before_last, last, _] = &rows;
+            let replaced = last[column] + usize::from(left != right);
+            let mut cost = replaced.min(last[column + 1] + 1).min(row[column] + 1);
+            let is_exchanged =
+                line > 0 && column > 0 && one[line - 1] == *right && other[column - 1] == *left;
+            if is_exchanged {
+                cost = cost.min(before_last[column - 1] + 1);
             }
-            (before, last) = (above, cost);
+            row.push(cost);
         }
-        if let Some(cell) = row.last_mut() {
-            *cell = last;
-        }
+        rows[2] = row;
     }
-    row.last().copied().unwrap_or(0)
+    rows[2].last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn distances_count_edits() {
         for (one, other, edits) in
-            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)]
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("ab", "ba", 1)]
         {
             assert_eq!(distance(one, other), edits, "{one} {other}");
         }
