@@ -49,6 +49,8 @@ pub struct Fleet {
     held: BTreeSet<u64>,
     /// What is being put, or waits to be put again.
     puts: BTreeMap<SensorId, put::Attempt>,
+    /// The sensor whose turn was last.
+    turn: Option<SensorId>,
 }
 
 /// One sensor.

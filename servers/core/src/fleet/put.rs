@@ -50,18 +50,18 @@ pub(super) struct Attempt {
 }
 
 impl Fleet {
-    /// The next command to put. Answer each by [`Self::handle_put`].
+    /// The next command to put. Answer each by [`Self::handle_put`]. Sensors take turns, so that
+    /// those behind many that wait are not looked at last each time.
     pub fn poll_put(&mut self, now_ms: u64, unix_ms: u64) -> Option<Put> {
-        let mut after = None;
-        loop {
-            let sensor = self.next_open_sensor(after)?;
-            after = Some(sensor);
-            if let Some(put) = self.due(now_ms, unix_ms, sensor) {
-                let attempt = Attempt { seq: put.command.number.seq, again_ms: None };
-                self.puts.insert(sensor, attempt);
-                return Some(put);
-            }
-        }
+        let start = self.turn;
+        let put = self
+            .due_between(now_ms, unix_ms, start, None)
+            .or_else(|| self.due_between(now_ms, unix_ms, None, start))?;
+        let sensor = put.command.sensor;
+        self.turn = Some(sensor);
+        let attempt = Attempt { seq: put.command.number.seq, again_ms: None };
+        self.puts.insert(sensor, attempt);
+        Some(put)
     }
 
     /// A put was answered, or was not. Returns the row to store, where something changed.
@@ -129,12 +129,28 @@ impl Fleet {
         })
     }
 
-    fn next_open_sensor(&self, after: Option<SensorId>) -> Option<SensorId> {
-        let mut rest = match after {
-            Some(sensor) => self.open.range((sensor, u64::MAX)..),
-            None => self.open.range((SensorId([0; 16]), 0)..),
-        };
-        rest.next().map(|(sensor, _)| *sensor)
+    /// Looks at the sensors behind `after`, up to `last`.
+    fn due_between(
+        &self,
+        now_ms: u64,
+        unix_ms: u64,
+        mut after: Option<SensorId>,
+        last: Option<SensorId>,
+    ) -> Option<Put> {
+        loop {
+            let mut rest = match after {
+                Some(sensor) => self.open.range((sensor, u64::MAX)..),
+                None => self.open.range((SensorId([0; 16]), 0)..),
+            };
+            let (sensor, _) = rest.next()?;
+            if last.is_some_and(|last| *sensor > last) {
+                return None;
+            }
+            if let Some(put) = self.due(now_ms, unix_ms, *sensor) {
+                return Some(put);
+            }
+            after = Some(*sensor);
+        }
     }
 
     fn due(&self, now_ms: u64, unix_ms: u64, sensor: SensorId) -> Option<Put> {
