@@ -140,6 +140,12 @@ impl<'a> Sensor<'a> {
         self.engine.registrar.place()
     }
 
+    /// What a command between receipt and outcome wants done.
+    #[must_use]
+    pub fn action(&self, number: CommandNumber) -> Option<Action> {
+        self.engine.inbox.action(number)
+    }
+
     /// The digest of the table.
     #[must_use]
     pub fn digest(&self) -> u64 {
