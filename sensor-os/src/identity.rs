@@ -13,7 +13,7 @@
 //! by rename, synced before and after; one process at a time writes here; a file whose checksum is
 //! wrong is an error or, where it can be learned again, is told of and left out.
 
-mod record;
+pub(crate) mod record;
 
 use std::fmt;
 use std::io;

@@ -13,4 +13,5 @@ mod hexadecimal;
 pub mod identity;
 mod logging;
 mod machine;
+pub mod spool;
 mod tls;

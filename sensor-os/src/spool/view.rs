@@ -1,0 +1,136 @@
+//! Looking into a spool from outside, while a sensor runs on it or not: what `spool` shows.
+//!
+//! Reads files and changes none. Invariant: what vanishes or is torn while it is read ends that file
+//! and nothing else.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use lapwing_protocol::chunk::{Chunk, ChunkFlags};
+use serde::Serialize;
+
+use super::decode::{LogDecoder, ShownOp};
+use super::format::{Head, read_record};
+use super::log_folder::{Progress, lane_name, parse_name};
+use crate::identity::record;
+
+/// One file.
+#[derive(Debug, Serialize)]
+pub(crate) struct SegmentView {
+    pub(crate) lane: &'static str,
+    pub(crate) log: String,
+    pub(crate) first_seq: u64,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+    /// Up to where of this log a server has it; 0 when nowhere.
+    pub(crate) acked_seq: u64,
+    pub(crate) file: String,
+}
+
+/// One chunk, decoded.
+#[derive(Debug, Serialize)]
+pub(crate) struct ChunkView {
+    pub(crate) lane: &'static str,
+    pub(crate) log: String,
+    pub(crate) seq: u64,
+    pub(crate) first_index: u64,
+    pub(crate) count: u64,
+    pub(crate) keyframe: bool,
+    pub(crate) acked: bool,
+    pub(crate) bytes: usize,
+    pub(crate) ops: Vec<ShownOp>,
+    /// Why the rest of it cannot be read; none where it can.
+    pub(crate) undecoded: Option<String>,
+}
+
+/// A file that was found.
+#[derive(Debug)]
+pub(crate) struct FoundFile {
+    path: PathBuf,
+    head: Head,
+    acked_seq: u64,
+}
+
+/// The segment files of a spool in order of lane, log and sequence.
+///
+/// # Errors
+/// The folder cannot be read; one that is not there holds nothing.
+pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
+    let mut logs = Vec::new();
+    let entries = match fs::read_dir(spool) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if let Some((lane, ordinal, _)) = entry.file_name().to_str().and_then(parse_name) {
+            logs.push((lane, ordinal, entry.path()));
+        }
+    }
+    logs.sort_by_key(|(lane, ordinal, _)| (*lane, *ordinal));
+    let mut found = Vec::new();
+    for (.., folder) in logs {
+        let progress: Option<Progress> = record::read(&folder.join("progress")).ok().flatten();
+        let acked_seq = progress.map_or(0, |progress| progress.acked.seq);
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+        files.sort();
+        for path in files {
+            let Ok(mut file) = File::open(&path) else { continue };
+            if let Ok(Some(head)) = Head::read(&mut file) {
+                found.push(FoundFile { path, head, acked_seq });
+            }
+        }
+    }
+    Ok(found)
+}
+
+impl FoundFile {
+    /// Reads the file: each chunk goes to `visit`, and what the file is comes back.
+    ///
+    /// # Errors
+    /// The file cannot be read, or `visit` failed.
+    pub(crate) fn read(
+        &self,
+        decoder: &mut LogDecoder,
+        mut visit: impl FnMut(ChunkView) -> io::Result<()>,
+    ) -> io::Result<SegmentView> {
+        let mut file = BufReader::with_capacity(64 << 10, File::open(&self.path)?);
+        Head::read(&mut file)?;
+        let (mut bytes, mut seq) = (Vec::new(), self.head.before.seq);
+        while read_record(&mut file, seq + 1, &mut bytes)?.is_some() {
+            seq += 1;
+            let Ok(chunk) = Chunk::decode(&bytes) else { break };
+            let (ops, error) = decoder.chunk(&chunk);
+            visit(ChunkView {
+                lane: lane_name(self.head.lane),
+                log: self.head.log.to_string(),
+                seq,
+                first_index: chunk.header.first_index,
+                count: chunk.header.count,
+                keyframe: chunk.header.flags.has(ChunkFlags::KEYFRAME),
+                acked: seq <= self.acked_seq,
+                bytes: bytes.len(),
+                ops,
+                undecoded: error.map(|error| error.to_string()),
+            })?;
+        }
+        Ok(SegmentView {
+            lane: lane_name(self.head.lane),
+            log: self.head.log.to_string(),
+            first_seq: self.head.before.seq + 1,
+            chunks: seq - self.head.before.seq,
+            bytes: fs::metadata(&self.path).map_or(0, |data| data.len()),
+            acked_seq: self.acked_seq,
+            file: self.path.display().to_string(),
+        })
+    }
+
+    /// Whether it is of another log than `other`, so that a decoder starts anew.
+    pub(crate) fn begins_log(&self, other: Option<&Self>) -> bool {
+        other.is_none_or(|other| other.head.log != self.head.log)
+    }
+}
