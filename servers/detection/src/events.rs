@@ -17,6 +17,7 @@ use lapwing_server_core::view::{OwnedCell, OwnedNamedCell, named_cells_bytes, pu
 use lapwing_store::StoreError;
 use lapwing_store::journal::{Journal, PageLimit};
 
+use crate::console::Facts;
 use crate::follow::{Content, Decoders, Followed};
 use crate::roster::Roster;
 
@@ -44,17 +45,6 @@ struct Reader {
     decoders: Decoders,
 }
 
-/// A page of the export.
-#[derive(Debug, Default)]
-pub(crate) struct EventPage {
-    /// `Items<EventView>`.
-    pub(crate) items: Vec<u8>,
-    /// The cursor behind it.
-    pub(crate) next_cursor: u64,
-    /// Whether it reaches the journal's present end.
-    pub(crate) at_end: bool,
-}
-
 impl Exporter {
     pub(crate) fn new(
         journal: Arc<Journal>,
@@ -69,9 +59,9 @@ impl Exporter {
     ///
     /// # Errors
     /// The journal cannot be read.
-    pub(crate) fn page(&self, cursor: u64, limit: usize) -> Result<EventPage, StoreError> {
+    pub(crate) fn page(&self, cursor: u64, limit: usize) -> Result<Facts, StoreError> {
         let mut reader = self.reader(cursor)?;
-        let mut page = EventPage::default();
+        let mut page = Facts::default();
         let mut count = 0;
         while count < limit && page.items.len() < PAGE_BYTES {
             let read = self.journal.read_from(reader.next, READ)?;

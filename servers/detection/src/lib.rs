@@ -1,9 +1,9 @@
 //! The Detection server: ends the sensors' connections, keeps the graph, raises evidence.
 //!
-//! The path of a fact through this crate, in the order of its modules: [`sessions`] takes frames,
-//! [`ingest`] makes them durable, [`follow`] reads them back decoded and in order, the analyst
+//! The path of a fact through this crate, in the order of its modules: `sessions` takes frames,
+//! `ingest` makes them durable, `follow` reads them back decoded and in order, the analyst
 //! updates the graph and raises evidence, the console answers questions about all of it.
-//! Commands go the other way through [`commands`].
+//! Commands go the other way through `commands`.
 //!
 //! Not here: the rules of delivery, the decoder, the graph and the judge; they are pure and live in
 //! `lapwing_server_core`.
@@ -18,13 +18,19 @@ mod config;
 mod console;
 mod events;
 mod follow;
+mod health;
 mod heartbeat;
 mod ingest;
+mod ledger;
 mod malware;
 mod metrics;
 mod roster;
 mod server;
 mod sessions;
+mod sources;
 
 pub use config::{Config, Detection, Journal, Peers};
-pub use server::run;
+pub use server::{Server, run};
+
+/// A complete configuration file with a comment above every key.
+pub const EXAMPLE: &str = <Config as lapwing_net::config::Config>::EXAMPLE;

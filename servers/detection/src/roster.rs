@@ -18,6 +18,8 @@ use lapwing_store::journal::{Journal, LaneKey};
 use lapwing_store::{RowStore, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::health::SensorHealth;
+
 /// The first byte of a sensor's key in the state store.
 const SENSOR: u8 = b's';
 
@@ -45,6 +47,12 @@ pub(crate) struct About {
     pub(crate) collecting: bool,
     /// Whether its spool survives.
     pub(crate) memory: Memory,
+    /// Rows of its table here.
+    pub(crate) rows: u32,
+    /// Whether its table here is known to differ from its own.
+    pub(crate) divergent: bool,
+    /// Its parts, and whether it collects, by its facts.
+    pub(crate) health: SensorHealth,
 }
 
 /// What is kept of a sensor over a restart.
@@ -80,6 +88,7 @@ impl Member {
     pub(crate) fn greet(&self, now_ms: u64, greeting: &Greeting) -> SensorRecord {
         let mut about = self.about();
         about.collecting = greeting.collecting;
+        about.health.collecting = Some(greeting.collecting);
         about.memory = greeting.memory;
         about.last_seen_ms = now_ms;
         about.record = SensorRecord {
@@ -138,6 +147,9 @@ impl Roster {
                 session: None,
                 collecting: false,
                 memory: Memory::Disk,
+                rows: 0,
+                divergent: false,
+                health: SensorHealth::default(),
             }),
         });
         self.lock().insert(sensor, Arc::clone(&member));

@@ -2,62 +2,121 @@
 //!
 //! Not here: what any part does.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use event_listener::Event;
 use lapwing_net::clock;
+use lapwing_net::enrolment::Desk;
 use lapwing_net::host::{Clients, Host, HostError, PlaneHandler, Port};
 use lapwing_net::identity::Role;
+use lapwing_net::listener::Listener;
 use lapwing_net::metrics::Health;
+use lapwing_net::peer::{self, Caller, Failure, Service};
 use lapwing_net::runtime::Executor;
 use lapwing_net::shutdown::Shutdown;
 use lapwing_net::tls::Plane;
+use lapwing_protocol::call::Method;
+use lapwing_protocol::code::Code;
 use lapwing_protocol::id::Incarnation;
 use lapwing_server_core::delivery::Offerings;
 use lapwing_store::journal::{self, DirectoryPartitions, JournalOptions};
 use lapwing_store::{DiskOptions, RowStore};
 
+use crate::analyst::{Analyst, Ask, Knowledge, Watcher};
 use crate::commands::Commands;
 use crate::config::Config;
+use crate::console::Console;
 use crate::events::Exporter;
+use crate::follow::Decoders;
 use crate::heartbeat::Beat;
+use crate::malware::Malware;
 use crate::metrics::SessionMetrics;
 use crate::roster::Roster;
 use crate::sessions::{RECEIVE_BYTES, Sessions};
+use crate::sources::Inside;
 
-/// Runs a Detection server until the shutdown begins.
-///
-/// # Errors
-/// A store, address or certificate cannot be used; the error says which and what to do.
-pub async fn run(config: Config, executor: Executor, shutdown: Shutdown) -> Result<(), HostError> {
-    let mut host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), &executor, &shutdown)?;
-    let server = Arc::new(Server::open(config, &host)?);
-    server.start(&host)?;
-    let ports = server.ports(&mut host)?;
-    let health = {
-        let journal = Arc::clone(&server.journal);
-        move || match journal.failure() {
-            None => Health::Up,
-            Some(error) => Health::Down(error.to_string()),
-        }
-    };
-    host.serve_ports(ports, Clients::OfDeployment, health).await?;
-    smol::unblock(move || server.close()).await;
-    Ok(())
+/// A Detection server whose addresses are bound and whose stores are open.
+pub struct Server {
+    host: Host,
+    parts: Arc<Parts>,
+    ports: Vec<Port>,
+    analyst: Analyst,
 }
 
-/// A Detection server.
-struct Server {
+impl Server {
+    /// Loads everything that `config` names. Blocks on the disk.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub fn open(
+        config: Config,
+        executor: &Executor,
+        shutdown: &Shutdown,
+    ) -> Result<Self, HostError> {
+        let mut host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
+        let parts = Arc::new(Parts::open(config, &host)?);
+        let analyst = parts.analyst(&host)?;
+        let ports = parts.ports(&mut host, &analyst.knowledge())?;
+        Ok(Self { host, parts, ports, analyst })
+    }
+
+    /// Serves until the shutdown has begun and connections have drained.
+    ///
+    /// # Errors
+    /// The TLS library refuses.
+    pub async fn serve(self) -> Result<(), HostError> {
+        let Self { host, parts, ports, analyst } = self;
+        parts.start(&host, analyst)?;
+        let health = {
+            let parts = Arc::clone(&parts);
+            move || parts.health()
+        };
+        let served = host.serve_ports(ports, Clients::OfDeployment, health).await;
+        smol::unblock(move || parts.close()).await;
+        served
+    }
+}
+
+/// Opens the server and serves until the shutdown has begun.
+///
+/// # Errors
+/// What is wrong, and what to do about it.
+pub async fn run(config: Config, executor: Executor, shutdown: Shutdown) -> Result<(), HostError> {
+    let opened = {
+        let (executor, shutdown) = (Arc::clone(&executor), shutdown.clone());
+        smol::unblock(move || Server::open(config, &executor, &shutdown)).await?
+    };
+    opened.serve().await
+}
+
+/// What a Detection server consists of.
+struct Parts {
     config: Config,
     journal: Arc<journal::Journal>,
     state: RowStore,
     sessions: Arc<Sessions>,
-    exporter: Arc<Exporter>,
+    inside: Arc<Inside>,
+    desk: Option<Arc<EnrolmentDesk>>,
     draining: Arc<AtomicBool>,
+    /// Why the analyst ended, if it did.
+    stopped: Arc<Mutex<Option<String>>>,
 }
 
-impl Server {
+/// Enrols sensors where there is no Registration server.
+struct EnrolmentDesk(Desk<RowStore>);
+
+impl Service for EnrolmentDesk {
+    async fn call(&self, _: Caller, method: Method, body: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        match method {
+            Method::ENROL => self.0.enrol(&body).await,
+            _ => Err(Failure::new(Code::UNSUPPORTED, "on this plane sensors enrol, and no more")),
+        }
+    }
+}
+
+impl Parts {
     fn open(config: Config, host: &Host) -> Result<Self, HostError> {
         let server = host.myself().server();
         if server != config.detection.id {
@@ -91,18 +150,45 @@ impl Server {
             metrics: SessionMetrics::registered(host.metrics()),
             changed: Event::new(),
         };
+        let sessions = Arc::new(sessions);
+        let desk = open_desk(&config, host)?;
+        let inside = Inside {
+            myself: host.myself(),
+            journal: Arc::clone(&journal),
+            sessions: Arc::clone(&sessions),
+            exporter: Arc::new(exporter),
+            rows_max,
+        };
         Ok(Self {
             config,
             journal,
             state,
-            sessions: Arc::new(sessions),
-            exporter: Arc::new(exporter),
+            sessions,
+            inside: Arc::new(inside),
+            desk,
             draining: Arc::default(),
+            stopped: Arc::default(),
         })
     }
 
+    fn analyst(&self, host: &Host) -> Result<Analyst, HostError> {
+        let intel = match self.config.peers.intel.as_slice() {
+            [] => None,
+            addresses => {
+                let client = host.client("intel", Role::IntelPrivate, addresses.to_vec())?;
+                Some(Arc::new(client) as Arc<dyn Ask>)
+            }
+        };
+        let watcher = Arc::clone(&self.inside) as Arc<dyn Watcher>;
+        let mut chance = [0; 8];
+        getrandom::fill(&mut chance).map_err(role)?;
+        let executor = Arc::clone(host.executor());
+        let hash_key = u64::from_le_bytes(chance);
+        Analyst::open(executor, self.state.clone(), intel, watcher, hash_key).map_err(role)
+    }
+
     /// Starts the tasks.
-    fn start(&self, host: &Host) -> Result<(), HostError> {
+    fn start(&self, host: &Host, analyst: Analyst) -> Result<(), HostError> {
         let peers = &self.config.peers;
         if !peers.registration.is_empty() {
             let addresses = peers.registration.clone();
@@ -110,7 +196,23 @@ impl Server {
             let beat = self.beat(host);
             host.executor().spawn(async move { beat.run(registration).await }).detach();
         }
+        let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
+        let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());
+        let stopped = Arc::clone(&self.stopped);
+        let task = async move {
+            if let Err(error) = analysing.await {
+                log::error!("{error}; facts are still taken and stored, but not judged");
+                *stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            }
+        };
+        host.executor().spawn(task).detach();
         Ok(())
+    }
+
+    fn health(&self) -> Health {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let failure = self.journal.failure().map(|error| error.to_string());
+        failure.or(stopped).map_or(Health::Up, Health::Down)
     }
 
     fn beat(&self, host: &Host) -> Beat {
@@ -130,18 +232,32 @@ impl Server {
     }
 
     /// What is served on which port.
-    fn ports(&self, host: &mut Host) -> Result<Vec<Port>, HostError> {
+    fn ports(&self, host: &mut Host, knowledge: &Arc<Knowledge>) -> Result<Vec<Port>, HostError> {
+        let desk = self.desk.clone();
+        let executor = Arc::clone(host.executor());
         let sessions = Arc::clone(&self.sessions);
-        let sensors: PlaneHandler = Arc::new(move |connection| {
-            let sessions = Arc::clone(&sessions);
-            Box::pin(async move { sessions.serve(connection).await })
+        let sensors: PlaneHandler = Arc::new(move |connection| match (connection.plane, &desk) {
+            (Plane::Enrol, Some(desk)) => {
+                let (executor, desk) = (Arc::clone(&executor), Arc::clone(desk));
+                Box::pin(peer::serve(executor, connection, desk))
+            }
+            _ => {
+                let sessions = Arc::clone(&sessions);
+                Box::pin(async move { sessions.serve(connection).await })
+            }
         });
-        let port = |listener| Port {
-            listener,
-            planes: vec![Plane::Sensor],
-            handler: Arc::clone(&sensors),
+        let planes = match self.desk {
+            Some(_) => vec![Plane::Sensor, Plane::Enrol],
+            None => vec![Plane::Sensor],
         };
-        let ports = host.take_listeners().into_iter().map(port).collect();
+        let port =
+            |listener| Port { listener, planes: planes.clone(), handler: Arc::clone(&sensors) };
+        let mut ports: Vec<Port> = host.take_listeners().into_iter().map(port).collect();
+        let console = Console::new(Arc::clone(knowledge), Arc::clone(&self.inside) as _);
+        let malware = Malware(Arc::clone(knowledge));
+        let detection = &self.config.detection;
+        ports.push(peer_port(host, detection.console_listen, console)?);
+        ports.push(peer_port(host, detection.malware_listen, malware)?);
         Ok(ports)
     }
 
@@ -149,6 +265,22 @@ impl Server {
         self.journal.close();
         self.state.close();
     }
+}
+
+fn open_desk(config: &Config, host: &Host) -> Result<Option<Arc<EnrolmentDesk>>, HostError> {
+    let Some(enrolment) = &config.enrolment else { return Ok(None) };
+    let keeper = RowStore::open(&config.server.data_dir.join("enrolment")).map_err(role)?;
+    let desk = Desk::open(config.server.deployment, enrolment, keeper, host.metrics());
+    desk.map(|desk| Some(Arc::new(EnrolmentDesk(desk)))).map_err(role)
+}
+
+fn peer_port<S: Service>(host: &Host, address: SocketAddr, service: S) -> Result<Port, HostError> {
+    let (executor, service) = (Arc::clone(host.executor()), Arc::new(service));
+    let handler: PlaneHandler = Arc::new(move |connection| {
+        Box::pin(peer::serve(Arc::clone(&executor), connection, Arc::clone(&service)))
+    });
+    let listener = Listener::bind(address).map_err(HostError::Bind)?;
+    Ok(Port { listener, planes: vec![Plane::Peer], handler })
 }
 
 fn role(error: impl std::fmt::Display) -> HostError {

@@ -121,6 +121,12 @@ impl Sessions {
         about.last_seen_ms = clock::unix_ms();
         drop(about);
         member.wake.notify(usize::MAX);
+        self.count();
+    }
+
+    fn count(&self) {
+        let connected = self.roster.connected();
+        self.metrics.connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
     fn end(&self, member: &Member, epoch: u64) {
@@ -129,6 +135,7 @@ impl Sessions {
             about.session = None;
         }
         drop(about);
+        self.count();
         self.changed.notify(usize::MAX);
     }
 

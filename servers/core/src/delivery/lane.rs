@@ -12,17 +12,6 @@ use super::head::{HeadRecord, RetiredLog};
 use super::limits::{RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS};
 use super::receiver::{Entry, EntryKind, PeerFault};
 
-/// What is to become of a chunk or Jump.
-#[derive(Debug)]
-pub(super) enum Taken {
-    /// It is the next one: store it.
-    Entry(Entry),
-    /// It is stored already or on its way there.
-    Repeat,
-    /// It is not taken; a Nack is due or was sent.
-    Refused,
-}
-
 #[derive(Debug)]
 pub(super) struct LaneReceiver {
     lane: Lane,
@@ -124,12 +113,11 @@ impl LaneReceiver {
         &mut self,
         chunk: &Chunk<'_>,
         bytes: &[u8],
-    ) -> Result<Taken, PeerFault> {
+    ) -> Result<Option<Entry>, PeerFault> {
         let header = chunk.header;
         match self.place(header.seq, bytes.len() as u64)? {
             Place::Next => {}
-            Place::Repeat => return Ok(Taken::Repeat),
-            Place::Refused => return Ok(Taken::Refused),
+            Place::Repeat | Place::Refused => return Ok(None),
         }
         let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
             return Err(PeerFault::OutOfPlace);
@@ -154,7 +142,11 @@ impl LaneReceiver {
         Ok(self.entry(header.seq, kind, bytes))
     }
 
-    pub(super) fn handle_jump(&mut self, jump: &Jump, bytes: &[u8]) -> Result<Taken, PeerFault> {
+    pub(super) fn handle_jump(
+        &mut self,
+        jump: &Jump,
+        bytes: &[u8],
+    ) -> Result<Option<Entry>, PeerFault> {
         let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
             return Err(PeerFault::OutOfPlace);
         };
@@ -163,15 +155,15 @@ impl LaneReceiver {
             return Err(PeerFault::Malformed);
         }
         if jump.to_seq < next.saturating_sub(1) {
-            return Ok(Taken::Repeat);
+            return Ok(None);
         }
         if jump.to_seq + 1 == next {
             self.ack_due = true;
-            return Ok(Taken::Repeat);
+            return Ok(None);
         }
         if jump.from_seq > next {
             self.refuse(NackReason::OutOfOrder, 0);
-            return Ok(Taken::Refused);
+            return Ok(None);
         }
         let next_index = jump.to_index.map(|index| index.saturating_add(1));
         if next_index.is_some_and(|index| index < record.current.next_index) {
@@ -192,18 +184,11 @@ impl LaneReceiver {
         Ok(self.entry(jump.to_seq, kind, bytes))
     }
 
-    fn entry(&mut self, seq: u64, kind: EntryKind, bytes: &[u8]) -> Taken {
-        let Some(record) = &self.head else { return Taken::Refused };
+    fn entry(&mut self, seq: u64, kind: EntryKind, bytes: &[u8]) -> Option<Entry> {
+        let record = self.head.as_ref()?;
         let log = record.current.log;
         self.pending.push_back((log, seq, bytes.len() as u64));
-        Taken::Entry(Entry {
-            lane: self.lane,
-            log,
-            seq,
-            kind,
-            bytes: bytes.to_vec(),
-            head: record.clone(),
-        })
+        Some(Entry { lane: self.lane, log, seq, kind, bytes: bytes.to_vec(), head: record.clone() })
     }
 
     /// Where a chunk stands to what is taken next, and to the credit.

@@ -9,7 +9,7 @@ use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::LANES;
 
 use super::head::HeadRecord;
-use super::lane::{LaneReceiver, Taken};
+use super::lane::LaneReceiver;
 
 /// Something to be stored: a chunk or Jump as received, and where its lane stands after it.
 ///
@@ -240,7 +240,7 @@ impl Receiver {
     ) -> Result<Option<Entry>, PeerFault> {
         self.fence(epoch)?;
         let lane = &mut self.lanes[chunk.header.flags.lane().index()];
-        lane.handle_chunk(chunk, bytes).map(entry)
+        lane.handle_chunk(chunk, bytes)
     }
 
     /// Takes a Jump, given as message and as the frame's body.
@@ -254,7 +254,7 @@ impl Receiver {
         bytes: &[u8],
     ) -> Result<Option<Entry>, PeerFault> {
         self.fence(epoch)?;
-        self.lanes[jump.lane.index()].handle_jump(jump, bytes).map(entry)
+        self.lanes[jump.lane.index()].handle_jump(jump, bytes)
     }
 
     /// Compares the sensor's chain with this server's.
@@ -325,12 +325,5 @@ impl Receiver {
 
     fn fence(&self, epoch: u64) -> Result<(), PeerFault> {
         if epoch == self.epoch { Ok(()) } else { Err(PeerFault::Fenced) }
-    }
-}
-
-fn entry(taken: Taken) -> Option<Entry> {
-    match taken {
-        Taken::Entry(entry) => Some(entry),
-        Taken::Repeat | Taken::Refused => None,
     }
 }

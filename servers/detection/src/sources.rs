@@ -1,0 +1,187 @@
+//! What the console and the analyst need of the rest of the server.
+//!
+//! Not here: the questions themselves (console.rs) and the judging (analyst.rs).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use lapwing_net::clock;
+use lapwing_net::host::Myself;
+use lapwing_net::peer::Failure;
+use lapwing_protocol::code::Code;
+use lapwing_protocol::console::{CommandPut, HeadView, SensorView};
+use lapwing_protocol::delivery::ResyncReason;
+use lapwing_protocol::id::{Incarnation, SensorId};
+use lapwing_protocol::items::Items;
+use lapwing_server_core::view::push_item;
+use lapwing_store::journal::Journal;
+
+use crate::analyst::Watcher;
+use crate::console::{Answering, Facts, Sources};
+use crate::events::Exporter;
+use crate::follow::{Content, Decoders, Followed};
+use crate::ledger;
+use crate::roster::Member;
+use crate::sessions::Sessions;
+
+/// The server, as its console and analyst see it.
+pub(crate) struct Inside {
+    pub(crate) myself: Arc<Myself>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) exporter: Arc<Exporter>,
+    pub(crate) rows_max: u32,
+}
+
+impl Inside {
+    fn decoders(&self) -> Decoders {
+        Decoders::new(self.myself.identity.deployment, self.rows_max)
+    }
+
+    fn push_sensor(&self, items: &mut Vec<u8>, member: &Member) {
+        let standings = member.standings();
+        let about = member.about();
+        let health = about.health.items();
+        let mut heads = Vec::new();
+        for standing in standings {
+            push_item(
+                &mut heads,
+                &HeadView {
+                    lane: standing.lane,
+                    log: standing.log,
+                    next_seq: standing.next_seq,
+                    next_index: standing.next_index,
+                },
+            );
+        }
+        let peer_address = about.session.map(|(_, source)| source.to_string()).unwrap_or_default();
+        push_item(
+            items,
+            &SensorView {
+                sensor: member.sensor,
+                name: &about.record.name,
+                os: &about.record.os,
+                agent: &about.record.agent,
+                connected: about.session.is_some(),
+                session_epoch: about.session.map_or(0, |(epoch, _)| epoch),
+                peer_address: &peer_address,
+                last_seen_ms: about.last_seen_ms,
+                first_seen_ms: about.record.first_seen_ms,
+                collecting: about.health.collecting.unwrap_or(about.collecting),
+                memory: about.memory,
+                rows: about.rows,
+                divergent: about.divergent,
+                health: Items::from_bytes(&health),
+                heads: Items::from_bytes(&heads),
+                last_command: self.sessions.commands.last(member.sensor),
+            },
+        );
+    }
+}
+
+impl Sources for Inside {
+    fn sensors(&self) -> Answering<'_, Vec<u8>> {
+        Box::pin(async move {
+            let mut items = Vec::new();
+            for member in self.sessions.roster.all() {
+                self.push_sensor(&mut items, &member);
+            }
+            Ok(items)
+        })
+    }
+
+    fn ledger(&self) -> Answering<'_, Vec<u8>> {
+        Box::pin(async move {
+            let (journal, decoders) = (Arc::clone(&self.journal), self.decoders());
+            let read = smol::unblock(move || ledger::read(&journal, decoders)).await;
+            read.map_err(|error| Failure::new(Code::STORE_FAILED, error.to_string()))
+        })
+    }
+
+    fn status(&self) -> Answering<'_, Vec<u8>> {
+        Box::pin(async move {
+            let failure = self.journal.failure().map(|error| error.to_string());
+            self.myself.status(failure.as_deref().unwrap_or_default())
+        })
+    }
+
+    fn facts_incarnation(&self) -> Incarnation {
+        Incarnation(self.journal.incarnation())
+    }
+
+    fn facts(&self, cursor: u64, limit: u32) -> Answering<'_, Facts> {
+        Box::pin(async move {
+            let exporter = Arc::clone(&self.exporter);
+            let page = smol::unblock(move || exporter.page(cursor, limit as usize)).await;
+            page.map_err(|error| Failure::new(Code::STORE_FAILED, error.to_string()))
+        })
+    }
+
+    fn facts_behind(&self, cursor: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        // The cursor is the next commit id.
+        Box::pin(self.journal.changed_past(cursor.saturating_sub(1)))
+    }
+
+    fn command(&self, put: CommandPut) -> Answering<'_, ()> {
+        Box::pin(async move {
+            let Some(member) = self.sessions.roster.find(put.sensor) else {
+                let text = format!("sensor {} has never been here", put.sensor);
+                return Err(Failure::new(Code::UNKNOWN_PEER, text));
+            };
+            self.sessions.commands.put(put).await?;
+            member.wake.notify(usize::MAX);
+            Ok(())
+        })
+    }
+}
+
+impl Watcher for Inside {
+    fn handle_followed(&self, followed: &Followed) {
+        self.handle_rebuilt(followed);
+        let reason = match &followed.content {
+            Content::Changes(decoded) if decoded.divergent => ResyncReason::DigestDiffers,
+            Content::Undecoded(error, _) => {
+                log::warn!(
+                    "sensor {} {:?} log {} seq {} does not decode: {error}; stored as it came",
+                    followed.sensor,
+                    followed.lane,
+                    followed.log,
+                    followed.seq
+                );
+                ResyncReason::Undecodable
+            }
+            Content::Unreadable(error) => {
+                log::error!(
+                    "sensor {} log {} seq {} is not readable: {error}",
+                    followed.sensor,
+                    followed.log,
+                    followed.seq
+                );
+                return;
+            }
+            Content::Changes(_) | Content::Jump(_) => return,
+        };
+        if let Some(member) = self.sessions.roster.find(followed.sensor) {
+            let now_ms = clock::monotonic_ms();
+            member.receiver().handle_divergent(now_ms, followed.lane, followed.seq, reason);
+            member.wake.notify(usize::MAX);
+        }
+    }
+
+    fn handle_rebuilt(&self, followed: &Followed) {
+        let Content::Changes(decoded) = &followed.content else { return };
+        if let Some(member) = self.sessions.roster.find(followed.sensor) {
+            let mut about = member.about();
+            decoded.changes.iter().for_each(|change| about.health.handle_change(change));
+        }
+    }
+
+    fn handle_standing(&self, sensor: SensorId, rows: usize, divergent: bool) {
+        if let Some(member) = self.sessions.roster.find(sensor) {
+            let mut about = member.about();
+            about.rows = u32::try_from(rows).unwrap_or(u32::MAX);
+            about.divergent = divergent;
+        }
+    }
+}
