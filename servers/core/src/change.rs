@@ -4,7 +4,7 @@
 //! chunk names by its slot is the same allocation each time, so it may be compared by pointer first.
 
 use std::fmt;
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use lapwing_protocol::element::{Feature, Kind, KindSpec, Nature, Role, Scope, Type, Value};

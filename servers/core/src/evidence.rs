@@ -5,7 +5,8 @@
 //! before any is judged, so a process is judged with the parents that came with it.
 //!
 //! What it is not: no storage and no dedupe. The same thing judged twice gives the same id, and who
-//! stores evidence keeps the first; so keyframes, replays and moves are judged like everything else.
+//! stores evidence keeps the first; so keyframes, replays and moves are judged like everything
+//! else.
 //!
 //! Rule at the bound: what waits to be told is drained after each call; a single call that finds
 //! more than `PENDING_MAX` is counted, and its position is held back by
@@ -34,7 +35,8 @@ use indicators::{each_indicator, has_indicator};
 use limits::PENDING_MAX;
 pub use record::{Evidence, MALWARE_RULES, evidence_id, is_malware_rule};
 
-/// What is found and not yet told: small, so that a thousand matches cost little until each is told.
+/// What is found and not yet told: small, so that a thousand matches cost little until each is
+/// told.
 #[derive(Debug)]
 enum Pending {
     Verdict(ElementGuid, Arc<OwnedVerdict>),

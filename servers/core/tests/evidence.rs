@@ -1,5 +1,5 @@
-//! The path from changes to evidence, as a Detection server walks it: a shell starts a program whose
-//! hash is on the blocklist, and exactly one evidence comes of it, whatever is said again.
+//! The path from changes to evidence, as a Detection server walks it: a shell starts a program
+//! whose hash is on the blocklist, and exactly one evidence comes of it, whatever is said again.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -3,9 +3,9 @@
 //! Not here: what is evidence (`lapwing_server_core::evidence`), and who may read it (console.rs).
 //! One task runs [`Analyst::run`]; others look through [`Knowledge`].
 //!
-//! After a restart the graph is rebuilt from the segments in which the live heads stand, and judging
-//! goes on at the cursor, which stays behind every change with an indicator that nobody has answered
-//! for. What is judged again has the same id and is written once.
+//! After a restart the graph is rebuilt from the segments in which the live heads stand, and
+//! judging goes on at the cursor, which stays behind every change with an indicator that nobody has
+//! answered for. What is judged again has the same id and is written once.
 //!
 //! Invariants: evidence is durable, in one batch with the cursor, before a reader sees it; changes
 //! are taken in commit order; the graph is locked for one entry or one slice of a query at a time.

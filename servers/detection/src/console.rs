@@ -1,8 +1,8 @@
 //! The console port: what other servers ask a Detection server.
 //!
-//! Not here: what is known (analyst.rs, and who implements [`Sources`]). Invariants: a role calls only
-//! what [`ACCESS`] gives it; a query holds the graph for one slice at a time; nothing here changes a
-//! sensor but a command of sensor management.
+//! Not here: what is known (analyst.rs, and who implements [`Sources`]). Invariants: a role calls
+//! only what [`ACCESS`] gives it; a query holds the graph for one slice at a time; nothing here
+//! changes a sensor but a command of sensor management.
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ use crate::change::{KindModel, OwnedValue};
 use crate::graph::bit;
 use crate::intel_cache::IndicatorKey;
 
-/// Calls `tell` with each indicator among the `fields` of an element of kind `model`, and the bit of
-/// its feature.
+/// Calls `tell` with each indicator among the `fields` of an element of kind `model`, and the bit
+/// of its feature.
 pub(super) fn each_indicator(
     model: &KindModel,
     fields: &[(Feature, OwnedValue)],

@@ -192,7 +192,7 @@ impl Element {
         };
         let port = self.number(element::connection::remote_port).unwrap_or(0);
         let port = u16::try_from(port).unwrap_or(0);
-        Some(format!("{protocol} {}", std::net::SocketAddr::new(*address, port)))
+        Some(format!("{protocol} {}", core::net::SocketAddr::new(*address, port)))
     }
 
     fn first_text(&self) -> Option<String> {

@@ -3,8 +3,8 @@
 //! Invariant: two spellings of one indicator are one key, and its text is what
 //! `protocol::intel` calls canonical.
 
+use core::net::IpAddr;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use lapwing_protocol::intel::{Classification, Indicator, KeyType, Source, Verdict};

@@ -1,4 +1,5 @@
-//! Every bound of the intel cache, with its reason. The rules at the bounds are in the module above.
+//! Every bound of the intel cache, with its reason. The rules at the bounds are in the module
+//! above.
 
 /// The most indicators remembered: at about 300 bytes each, 60 MB. A machine that scans the
 /// network shows 65,536 addresses in a day.

@@ -7,7 +7,7 @@ use super::*;
 const DAY: u64 = RECHECK_MS_MAX;
 
 fn key(number: u32) -> IndicatorKey {
-    IndicatorKey::Ip(std::net::IpAddr::from(number.to_be_bytes()))
+    IndicatorKey::Ip(core::net::IpAddr::from(number.to_be_bytes()))
 }
 
 fn element(number: u8) -> ElementGuid {

@@ -23,7 +23,8 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 pub const WORK_MAX: u64 = 10_000_000;
 
 /// Work that counts as one millisecond of the time a caller allows: 12,000 to 28,000 elements a
-/// millisecond were measured over a graph of 750,000; a margin below, so that a query keeps its time.
+/// millisecond were measured over a graph of 750,000; a margin below, so that a query keeps its
+/// time.
 pub const WORK_PER_MS: u64 = 8_000;
 
 /// Work between two moments at which changes may be applied to the graph: about 1 ms, a small part

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a value is compared as its own type; text is compared as bytes.
 
+use core::net::IpAddr;
 use std::cmp::Ordering;
-use std::net::IpAddr;
 
 use lapwing_protocol::element::Type;
 use lapwing_protocol::id::ElementGuid;

@@ -1,8 +1,8 @@
 //! The search: depth first along the path, in the order of the graph's places, in slices.
 //!
 //! Between two slices the graph may change. Nothing of it is held then but a position; rows are
-//! copied as they are found. An element that moves behind the position meanwhile is not found, as if
-//! the question had been asked earlier.
+//! copied as they are found. An element that moves behind the position meanwhile is not found, as
+//! if the question had been asked earlier.
 
 use std::collections::BTreeSet;
 

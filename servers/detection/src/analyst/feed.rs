@@ -1,9 +1,10 @@
 //! A feed in the state store: items in the order in which they were added, read by cursor.
 //!
-//! Not here: what the items are. Keys: the feed's letter, the item's number from 1 and its part, with
-//! the item's id and message as value; and the letter of its ids with each id, so that what comes
-//! twice is added once. The numbers are dense. When there are more than `items_max`, the oldest is deleted with its id; a reader whose
-//! cursor lies before goes on at the oldest that is left.
+//! Not here: what the items are. Keys: the feed's letter, the item's number from 1 and its part,
+//! with the item's id and message as value; and the letter of its ids with each id, so that what
+//! comes twice is added once. The numbers are dense. When there are more than `items_max`, the
+//! oldest is deleted with its id; a reader whose cursor lies before goes on at the oldest that is
+//! left.
 //!
 //! Invariants: one task adds; readers see an item only when it is durable.
 

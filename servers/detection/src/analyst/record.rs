@@ -1,8 +1,8 @@
 //! What the analyst writes: evidence, outcomes, and how far it came.
 //!
-//! Not here: when. Keys in the state store: `e` evidence, `i` ids of evidence, `o` outcomes, `q` ids
-//! of outcomes, and `a` with a name for the rest. Invariant: the cursor is never written before what
-//! was found in front of it, and never goes back.
+//! Not here: when. Keys in the state store: `e` evidence, `i` ids of evidence, `o` outcomes, `q`
+//! ids of outcomes, and `a` with a name for the rest. Invariant: the cursor is never written before
+//! what was found in front of it, and never goes back.
 
 use std::sync::Arc;
 

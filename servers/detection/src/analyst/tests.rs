@@ -70,9 +70,8 @@ fn while_intel_is_away_the_cursor_stays_and_the_answer_judges_what_was_seen() {
     intel.away.store(false, Ordering::Relaxed);
     smol::block_on(async {
         let deadline_ms = analyst.knowledge.judge.lock().await.deadline_ms().unwrap();
-        while clock::unix_ms() < deadline_ms {
-            Timer::after(Duration::from_millis(5)).await;
-        }
+        let wait = Duration::from_millis(deadline_ms.saturating_sub(clock::unix_ms()) + 1);
+        Timer::at(Instant::now() + wait).await;
         analyst.answer().await;
         analyst.save().await.unwrap();
     });
