@@ -36,9 +36,14 @@ pub(crate) struct Deployment {
 
 impl Deployment {
     pub(crate) fn new() -> Self {
+        Self::numbered(0xd0)
+    }
+
+    /// One of several deployments.
+    pub(crate) fn numbered(byte: u8) -> Self {
         let authority = Authority::create(clock::unix_ms(), "test authority", 60 * DAY).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let this = Self { id: DeploymentId([0xd0; 16]), authority, folder };
+        let this = Self { id: DeploymentId([byte; 16]), authority, folder };
         this.authority.save(&this.path("ca.pem"), &this.path("ca-key.pem")).unwrap();
         let digest = TokenDigest::of(TOKEN).to_string();
         std::fs::write(this.path("tokens.sha256"), format!("# a comment\n\n{digest}\n")).unwrap();
