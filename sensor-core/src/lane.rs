@@ -280,7 +280,7 @@ pub(crate) fn jump(lane: Lane, hole: &Hole) -> Jump {
         lane,
         from_seq: hole.from_seq,
         to_seq: hole.to_seq,
-        to_index: hole.next_index.and_then(|next| next.checked_sub(1)),
+        to_index: hole.next_index.map(|next| next.saturating_sub(1)),
         chain_at_to: hole.chain,
         cause: hole.cause,
     }

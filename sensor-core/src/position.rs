@@ -12,7 +12,7 @@ use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 pub struct Position {
     /// The chunk's sequence; 0 is the place before the first.
     pub seq: u64,
-    /// The index the next fact has.
+    /// The index the next fact has; the first fact of a log has 1.
     pub next_index: u64,
     /// The chain after the chunk.
     pub chain: Chain,
@@ -46,7 +46,7 @@ impl LogPositions {
         parent: Option<LogParent>,
     ) -> Self {
         let chain = Chain::start(deployment, sensor, lane, log);
-        let start = Position { seq: 0, next_index: 0, chain };
+        let start = Position { seq: 0, next_index: 1, chain };
         Self { log, cause, parent, first_seq: 1, acked: start, made: start }
     }
 

@@ -105,7 +105,7 @@ impl<'a> Sensor<'a> {
         let mut stats = Stats { rows: recorder.rows(), ..recorder.stats };
         for (outbox, lane) in self.engine.session.outboxes.iter().zip(&mut stats.lanes) {
             *lane = LaneStats {
-                facts_produced: outbox.current().made.next_index,
+                facts_produced: outbox.current().made.next_index - 1,
                 chunks_made: outbox.chunks_made,
                 bytes_made: outbox.bytes_made,
                 acked_seq: outbox.current().acked.seq,

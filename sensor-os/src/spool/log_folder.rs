@@ -173,7 +173,7 @@ impl LogFolder {
         record::write(&path.join("log"), &origin).map_err(failed)?;
         durable_file::sync_folder(spool).map_err(failed)?;
         let start =
-            Place { seq: 0, next_index: 0, chain: Chain::start(owner.0, owner.1, lane, log) };
+            Place { seq: 0, next_index: 1, chain: Chain::start(owner.0, owner.1, lane, log) };
         let progress = Progress::at(start);
         let (segments, record) = (VecDeque::new(), Vec::new());
         Ok(Self {
@@ -205,7 +205,7 @@ impl LogFolder {
         let origin = record::read(&path.join("log")).ok().flatten();
         let Some(origin) = origin else { return Ok(None) };
         let start =
-            Place { seq: 0, next_index: 0, chain: Chain::start(owner.0, owner.1, lane, log) };
+            Place { seq: 0, next_index: 1, chain: Chain::start(owner.0, owner.1, lane, log) };
         let (mut segments, is_cut) = find_segments(&path, owner, (lane, log)).map_err(failed)?;
         let (made, is_torn) = match segments.back_mut() {
             None => (None, false),
