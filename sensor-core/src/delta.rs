@@ -168,15 +168,17 @@ mod tests {
 
     #[test]
     fn a_fact_of_the_wrong_shape_is_not_sound() {
-        let fact = |change, fields| Fact { kind: service::KIND, change, time_ns: 0, fields };
+        let judge = |change, fields: &[Field<'_>]| {
+            is_sound(&Fact { kind: service::KIND, change, time_ns: 0, fields }, &service::SPEC)
+        };
         let name = field(service::name, "ssh");
         let state = field(service::state, "active");
-        assert!(is_sound(&fact(Change::Whole, &[name, state]), &service::SPEC));
-        assert!(!is_sound(&fact(Change::Whole, &[state, name]), &service::SPEC));
-        assert!(!is_sound(&fact(Change::Event, &[name]), &service::SPEC));
+        assert!(judge(Change::Whole, &[name, state]));
+        assert!(!judge(Change::Whole, &[state, name]));
+        assert!(!judge(Change::Event, &[name]));
         let number = Field::new(service::name, Value::U64(1));
-        assert!(!is_sound(&fact(Change::Whole, &[number]), &service::SPEC));
+        assert!(!judge(Change::Whole, &[number]));
         let stranger = Field::new(Feature(60), Value::U64(1));
-        assert!(!is_sound(&fact(Change::Whole, &[name, stranger]), &service::SPEC));
+        assert!(!judge(Change::Whole, &[name, stranger]));
     }
 }

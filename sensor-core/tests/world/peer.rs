@@ -1,0 +1,257 @@
+//! A Detection server in memory: it keeps every promise of the wire, checks the sensor's, and can
+//! be told to be stingy, forgetful or rude.
+
+use std::collections::BTreeMap;
+
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason};
+use lapwing_protocol::digest::Chain;
+use lapwing_protocol::frame::Deframer;
+use lapwing_protocol::hello::{Hello, HelloAck, LogGrant, LogHead, LogVerdict};
+use lapwing_protocol::id::{Lane, LogId, ServerId};
+use lapwing_protocol::message::Message;
+
+use super::{DEPLOYMENT, SENSOR};
+
+/// What the server keeps of one log.
+#[derive(Clone, Debug)]
+pub struct Head {
+    pub next_seq: u64,
+    pub next_index: u64,
+    pub chain: Chain,
+    pub chunks: BTreeMap<u64, Vec<u8>>,
+    pub jumps: Vec<Jump>,
+    must_open: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Granted {
+    log: Option<LogId>,
+    credit: Credit,
+    bytes: u64,
+    episode: u32,
+    is_waiting: bool,
+}
+
+pub struct Peer {
+    pub id: ServerId,
+    pub heads: BTreeMap<(Lane, LogId), Head>,
+    pub output: Vec<u8>,
+    /// Chunks and bytes of credit beyond what is stored.
+    pub chunks_ahead: u64,
+    pub bytes_ahead: u64,
+    pub rows_max: u32,
+    /// Whether acknowledgements are held back.
+    pub is_silent: bool,
+    /// Refuse this many chunks yet to come.
+    pub nacks: u32,
+    pub hellos: usize,
+    pub last_hello_logs: Vec<(Lane, LogId, u64)>,
+    granted: BTreeMap<Lane, Granted>,
+    input: Vec<u8>,
+}
+
+impl Peer {
+    pub fn new(id: u8) -> Self {
+        Self {
+            id: ServerId([id; 16]),
+            heads: BTreeMap::new(),
+            output: Vec::new(),
+            chunks_ahead: 100,
+            bytes_ahead: 1 << 20,
+            rows_max: 1_000,
+            is_silent: false,
+            nacks: 0,
+            hellos: 0,
+            last_hello_logs: Vec::new(),
+            granted: BTreeMap::new(),
+            input: Vec::new(),
+        }
+    }
+
+    pub fn connected(&mut self) {
+        self.granted.clear();
+        self.input.clear();
+        self.output.clear();
+    }
+
+    pub fn send(&mut self, message: &Message<'_>) {
+        let mut buffer = vec![0; 65_536];
+        let length = message.encode(&mut buffer).expect("room");
+        self.output.extend(&buffer[..length]);
+    }
+
+    pub fn handle(&mut self, bytes: &[u8]) {
+        self.input.extend(bytes);
+        let input = std::mem::take(&mut self.input);
+        let mut buffer = vec![0; 65_536];
+        let mut deframer = Deframer::new(&mut buffer);
+        let mut rest = &input[..];
+        loop {
+            while let Some(frame) = deframer.next_frame().expect("a frame") {
+                match Message::decode(&frame).expect("a message").expect("a known kind") {
+                    Message::Hello(hello) => self.hello(&hello),
+                    Message::Chunk(chunk) => self.chunk(&chunk, frame.body),
+                    Message::Jump(jump) => self.jump(&jump),
+                    Message::ChainMark(mark) => {
+                        let head = self.head(mark.lane);
+                        if head.next_seq == mark.seq + 1 {
+                            assert_eq!(head.chain, mark.chain, "the chain it marks");
+                        }
+                    }
+                    Message::Ping(_) | Message::Pong(_) | Message::Reply(_) => {}
+                    other => panic!("out of place: {other:?}"),
+                }
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let fed = deframer.feed(rest);
+            rest = &rest[fed..];
+        }
+        assert!(!deframer.is_midway(), "frames are written whole");
+    }
+
+    fn hello(&mut self, hello: &Hello<'_>) {
+        self.hellos += 1;
+        self.last_hello_logs =
+            hello.logs.iter().map(|head| (head.lane, head.log, head.acked_seq)).collect();
+        let mut logs = heapless::Vec::new();
+        for head in &hello.logs {
+            let grant = self.grant(head);
+            logs.push(grant).expect("two lanes");
+        }
+        let id = self.id;
+        let ack = HelloAck {
+            version: 1,
+            capabilities: heapless::Vec::new(),
+            server: id,
+            name: "peer",
+            session_epoch: 1,
+            server_ms: 5,
+            receive_bytes_max: 65_536,
+            rows_max: self.rows_max,
+            logs,
+        };
+        self.send(&Message::HelloAck(ack));
+    }
+
+    fn grant(&mut self, head: &LogHead<'_>) -> LogGrant {
+        let (lane, log) = (head.lane, head.log);
+        let start = Chain::start(DEPLOYMENT, SENSOR, lane, log);
+        let is_new = !self.heads.contains_key(&(lane, log));
+        let known = self.heads.entry((lane, log)).or_insert(Head {
+            next_seq: 1,
+            next_index: 1,
+            chain: start,
+            chunks: BTreeMap::new(),
+            jumps: Vec::new(),
+            must_open: true,
+        });
+        let verdict = match known.next_seq {
+            _ if is_new => LogVerdict::New,
+            next if next > head.next_seq => LogVerdict::SensorBehind,
+            next if next <= head.acked_seq => LogVerdict::ServerBehind,
+            _ => LogVerdict::Resume,
+        };
+        let credit = Credit {
+            limit_seq: known.next_seq - 1 + self.chunks_ahead,
+            limit_bytes: self.bytes_ahead,
+        };
+        let grant = LogGrant {
+            lane,
+            log,
+            verdict,
+            next_seq: known.next_seq,
+            next_index: known.next_index,
+            chain: known.chain,
+            credit,
+        };
+        self.granted.insert(lane, Granted { log: Some(log), credit, ..Granted::default() });
+        grant
+    }
+
+    fn head(&mut self, lane: Lane) -> &mut Head {
+        let log = self.granted[&lane].log.expect("a greeted log");
+        self.heads.get_mut(&(lane, log)).expect("a head")
+    }
+
+    fn chunk(&mut self, chunk: &Chunk<'_>, bytes: &[u8]) {
+        let lane = chunk.header.flags.lane();
+        let seq = chunk.header.seq;
+        let next_seq = self.head(lane).next_seq;
+        let is_refused = self.nacks > 0 && seq == next_seq;
+        let granted = self.granted.get_mut(&lane).expect("greeted");
+        assert!(seq <= granted.credit.limit_seq, "sequence beyond credit");
+        if seq < next_seq {
+            return self.ack(lane);
+        }
+        if seq > next_seq || is_refused {
+            // One nack an episode; followers are dropped in silence.
+            if !granted.is_waiting {
+                granted.is_waiting = true;
+                granted.episode += 1;
+                let episode = granted.episode;
+                self.nacks = self.nacks.saturating_sub(1);
+                let reason = NackReason::Throttled;
+                let nack = Nack { lane, next_seq, episode, reason, retry_after_ms: 0 };
+                self.send(&Message::Nack(nack));
+            }
+            return;
+        }
+        granted.is_waiting = false;
+        granted.bytes += bytes.len() as u64;
+        assert!(granted.bytes <= granted.credit.limit_bytes, "bytes beyond credit");
+        let head = self.head(lane);
+        assert!(!head.must_open || chunk.header.flags.opens(chunk.header.part), "it must open");
+        head.must_open = false;
+        head.next_seq += 1;
+        head.next_index = chunk.next_index();
+        head.chain = head.chain.next(bytes);
+        head.chunks.insert(seq, bytes.to_vec());
+        self.ack(lane);
+    }
+
+    fn jump(&mut self, jump: &Jump) {
+        let lane = jump.lane;
+        let head = self.head(lane);
+        assert!(jump.from_seq <= head.next_seq && head.next_seq <= jump.to_seq + 1, "{jump:?}");
+        head.next_seq = jump.to_seq + 1;
+        head.chain = jump.chain_at_to;
+        if let Some(index) = jump.to_index {
+            head.next_index = index + 1;
+        }
+        head.must_open = true;
+        head.jumps.push(*jump);
+        self.granted.get_mut(&lane).expect("greeted").is_waiting = false;
+        self.ack(lane);
+    }
+
+    pub fn ack(&mut self, lane: Lane) {
+        if self.is_silent {
+            return;
+        }
+        let stored_seq = self.head(lane).next_seq - 1;
+        let (chunks, bytes) = (self.chunks_ahead, self.bytes_ahead);
+        let granted = self.granted.get_mut(&lane).expect("greeted");
+        granted.credit = Credit {
+            limit_seq: granted.credit.limit_seq.max(stored_seq + chunks),
+            limit_bytes: granted.credit.limit_bytes.max(granted.bytes + bytes),
+        };
+        let credit = granted.credit;
+        self.send(&Message::Ack(Ack { lane, stored_seq, safe_seq: stored_seq, credit }));
+    }
+
+    /// All that was stored of a log, from chunk `from` on, in order.
+    pub fn read(&self, lane: Lane, log: LogId) -> super::reader::Reader {
+        let mut reader = super::reader::Reader::new();
+        for (seq, bytes) in &self.heads[&(lane, log)].chunks {
+            let jumps = self.heads[&(lane, log)].jumps.iter();
+            if jumps.clone().any(|jump| jump.to_seq + 1 == *seq) {
+                reader.next_index = Chunk::decode(bytes).unwrap().header.first_index;
+            }
+            reader.apply(log, bytes);
+        }
+        reader
+    }
+}

@@ -1,0 +1,186 @@
+//! A shell in memory: it spools, fetches and locates as a real one does, all at once.
+
+use std::collections::BTreeMap;
+
+use lapwing_protocol::element::Fact;
+use lapwing_protocol::id::{Lane, LogId};
+use lapwing_sensor_core::*;
+
+use super::peer::Peer;
+use super::{DEPLOYMENT, SENSOR, reader::Reader};
+
+/// A chunk in the spool.
+#[derive(Clone, Debug)]
+pub struct Spooled {
+    pub bytes: Vec<u8>,
+    pub opens: bool,
+    pub behind: Position,
+}
+
+#[derive(Default)]
+pub struct Shell {
+    pub spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Spooled>>,
+    pub seen: Vec<String>,
+    pub closed: Vec<CloseReason>,
+    pub fetched: usize,
+    pub logs_opened: u8,
+    /// Old logs that are still to be sent, by lane.
+    pub tails: BTreeMap<Lane, Vec<LogPositions>>,
+}
+
+impl Shell {
+    /// Hands in a fact, draining as often as it takes.
+    pub fn fact(
+        &mut self,
+        sensor: &mut Sensor<'_>,
+        now: Now,
+        lane: Lane,
+        fact: &Fact<'_>,
+    ) -> Intake {
+        loop {
+            match sensor.handle_fact(now, lane, fact) {
+                Ok(intake) => {
+                    self.spool(sensor, now);
+                    return intake;
+                }
+                Err(IntakeError::Undrained) => {
+                    assert!(self.spool(sensor, now) > 0, "nothing to drain");
+                }
+            }
+        }
+    }
+
+    /// Takes chunks into the spool and tells how many.
+    pub fn spool(&mut self, sensor: &mut Sensor<'_>, now: Now) -> usize {
+        let mut count = 0;
+        while let Some(chunk) = sensor.poll_chunk(now) {
+            let Spool { lane, log, seq, next_index, .. } = chunk;
+            let spooled = Spooled {
+                bytes: chunk.bytes.to_vec(),
+                opens: chunk.opens_segment,
+                behind: Position { seq, next_index, chain: chunk.chain_after },
+            };
+            let log = self.spool.entry((lane, log)).or_default();
+            assert_eq!(seq, log.last_key_value().map_or(1, |(last, _)| last + 1), "in order");
+            log.insert(seq, spooled);
+            sensor.handle_spooled(now, lane, seq);
+            count += 1;
+        }
+        count
+    }
+
+    /// Drains everything once around; `true` when anything happened.
+    pub fn drain(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
+        let mut is_busy = self.spool(sensor, now) > 0;
+        while self.event(sensor, now, peer) {
+            is_busy = true;
+            self.spool(sensor, now);
+        }
+        let mut buffer = vec![0; 4_096];
+        loop {
+            let length = sensor.poll_transmit(now, &mut buffer).expect("room for a frame");
+            if length == 0 {
+                break;
+            }
+            is_busy = true;
+            peer.handle(&buffer[..length]);
+        }
+        let answer = std::mem::take(&mut peer.output);
+        if !answer.is_empty() {
+            is_busy = true;
+            self.input(sensor, now, &answer);
+        }
+        is_busy
+    }
+
+    fn input(&mut self, sensor: &mut Sensor<'_>, now: Now, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = sensor.handle_input(now, bytes);
+            bytes = &bytes[taken..];
+            let mut peer = Peer::new(0);
+            while self.event(sensor, now, &mut peer) {}
+        }
+    }
+
+    /// Drains until all is quiet.
+    pub fn settle(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) {
+        for _ in 0..2_000 {
+            if !self.drain(sensor, now, peer) {
+                return;
+            }
+        }
+        panic!("it never becomes quiet: {:?}", &self.seen[self.seen.len() - 10..]);
+    }
+
+    fn event(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
+        let Some(event) = sensor.poll_event(now) else { return false };
+        self.seen.push(format!("{event:?}"));
+        match event {
+            Event::DialDetection(_) => {
+                peer.connected();
+                sensor.handle_connected(now);
+            }
+            Event::Close(reason) => {
+                self.closed.push(reason);
+                sensor.handle_disconnected(now);
+            }
+            Event::Fetch { lane, log, seq } => {
+                self.fetched += 1;
+                let bytes = self.spool[&(lane, log)][&seq].bytes.clone();
+                sensor.handle_fetched(lane, seq, &bytes).expect("the chunk it asked for");
+            }
+            Event::Locate { lane, log, find } => {
+                let found = self.locate(lane, log, find);
+                sensor.handle_located(now, lane, found);
+            }
+            Event::OpenLog { lane, cause, parent } => {
+                self.logs_opened += 1;
+                let log = LogId([0x40 + self.logs_opened * 2 + lane as u8; 16]);
+                let ids = (DEPLOYMENT, SENSOR);
+                sensor
+                    .handle_open_log(lane, LogPositions::open(ids, lane, log, cause, Some(parent)));
+            }
+            Event::LogDrained { lane, .. } => {
+                let next = self.tails.get_mut(&lane).and_then(Vec::pop);
+                sensor.handle_tail(lane, next);
+            }
+            Event::AcceptCommand(number) => sensor.handle_accepted(number),
+            Event::AskRegistration { .. }
+            | Event::Greeted { .. }
+            | Event::Acked { .. }
+            | Event::ExecuteCommand(_)
+            | Event::Call { .. }
+            | Event::Reply { .. } => {}
+        }
+        true
+    }
+
+    fn locate(&self, lane: Lane, log: LogId, find: Find) -> Option<Position> {
+        let chunks = self.spool.get(&(lane, log))?;
+        let behind = |seq: u64| match seq {
+            0 => Some(super::log(lane, log).acked),
+            seq => chunks.get(&seq).map(|chunk| chunk.behind),
+        };
+        match find {
+            Find::Behind(seq) => behind(seq),
+            Find::SegmentOf(seq) => {
+                let mut openers = chunks.range(..=seq).rev().filter(|(_, chunk)| chunk.opens);
+                openers.next().and_then(|(start, _)| behind(start - 1))
+            }
+        }
+    }
+
+    /// Reads the spooled log from chunk `from` on.
+    pub fn read(&self, lane: Lane, log: LogId, from: u64) -> Reader {
+        let mut reader = Reader::new();
+        let Some(chunks) = self.spool.get(&(lane, log)) else { return reader };
+        for (seq, chunk) in chunks.range(from..) {
+            if *seq == from {
+                let header = lapwing_protocol::chunk::Chunk::decode(&chunk.bytes).unwrap().header;
+                reader.next_index = header.first_index;
+            }
+            reader.apply(log, &chunk.bytes);
+        }
+        reader
+    }
+}
