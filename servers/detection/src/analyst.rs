@@ -15,6 +15,8 @@ mod intel;
 mod limits;
 mod record;
 #[cfg(test)]
+mod run_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

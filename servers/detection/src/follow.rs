@@ -15,7 +15,7 @@ use lapwing_protocol::error::{DecodeError, from_bytes};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 use lapwing_server_core::decode::{BuiltIn, Decoded, Decoder, LogContext};
 use lapwing_store::StoreError;
-use lapwing_store::journal::{Entry, Journal, LogKey, PageLimit};
+use lapwing_store::journal::{Entry, Journal, LaneKey, LogKey, PageLimit};
 
 use crate::ingest::{EntryForm, EntryHeader};
 use crate::roster::lane_of;
@@ -134,6 +134,8 @@ pub(crate) struct Follower {
     decoders: Decoders,
     /// The next commit id.
     next: u64,
+    /// The last entry of each lane that was decoded.
+    last_decoded: BTreeMap<LaneKey, u64>,
 }
 
 impl Follower {
@@ -145,7 +147,8 @@ impl Follower {
         next: u64,
         mut give: impl FnMut(Followed),
     ) -> Result<Self, StoreError> {
-        let mut follower = Self { journal, decoders, next: next.max(1) };
+        let (next, last_decoded) = (next.max(1), BTreeMap::new());
+        let mut follower = Self { journal, decoders, next, last_decoded };
         let mut after = None;
         loop {
             let page = follower.journal.heads(after.as_ref(), 256)?;
@@ -154,12 +157,9 @@ impl Follower {
             for (lane, head) in page {
                 let log = LogKey { lane, log: head.log };
                 let range = follower.journal.log_range(&log, head.segment..=head.segment)?;
-                for commit_id in range.commits.into_iter().filter(|id| *id < follower.next) {
-                    let entry = follower.journal.entry(commit_id)?;
-                    entry
-                        .and_then(|entry| follower.decoders.decode(&entry))
-                        .into_iter()
-                        .for_each(&mut give);
+                for commit_id in range.commits.into_iter().filter(|id| *id < next) {
+                    let Some(entry) = follower.journal.entry(commit_id)? else { continue };
+                    follower.decode(&entry).into_iter().for_each(&mut give);
                 }
             }
         }
@@ -183,8 +183,34 @@ impl Follower {
     /// The entries that are durable behind the last page, decoded; none when there are none. Blocks.
     pub(crate) fn page(&mut self) -> Result<Vec<Followed>, StoreError> {
         let page = self.journal.read_from(self.next, PAGE)?;
+        let mut followed = Vec::with_capacity(page.entries.len());
+        for entry in &page.entries {
+            self.catch_up(entry)?;
+            followed.extend(self.decode(entry));
+        }
         self.next = page.next;
-        let followed = page.entries.iter().filter_map(|entry| self.decoders.decode(entry));
-        Ok(followed.collect())
+        Ok(followed)
+    }
+
+    /// Decodes what stands before `entry` in its segment, where that was not decoded: the cursor may
+    /// lie in a segment that is no longer the live one.
+    fn catch_up(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let is_first = entry.segment_start == entry.commit_id;
+        let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);
+        if is_first || is_next {
+            return Ok(());
+        }
+        let range = self.journal.log_range(&entry.log, entry.segment..=entry.segment)?;
+        for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
+            if let Some(before) = self.journal.entry(commit_id)? {
+                self.decode(&before);
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, entry: &Entry) -> Option<Followed> {
+        self.last_decoded.insert(entry.log.lane, entry.commit_id);
+        self.decoders.decode(entry)
     }
 }

@@ -100,6 +100,12 @@ impl Feed {
         })
     }
 
+    /// Its incarnation.
+    #[cfg(test)]
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// The number of the last durable item.
     pub(crate) fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)

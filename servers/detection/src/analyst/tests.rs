@@ -176,7 +176,7 @@ fn a_reader_that_waits_is_woken_by_what_it_wants_alone() {
 
 /// An intel server that blocks whatever it is asked about, where it is there.
 #[derive(Default)]
-struct BlockEverything {
+pub(super) struct BlockEverything {
     away: AtomicBool,
     asked: AtomicUsize,
 }
@@ -249,16 +249,20 @@ fn analyst(disk: &MemoryDisk, intel: &Arc<BlockEverything>) -> Analyst {
     open(disk, Some(Arc::clone(intel) as Arc<dyn Ask>))
 }
 
-/// An analyst whose questions run on a thread that lives as long as the test.
-fn open(disk: &MemoryDisk, server: Option<Arc<dyn Ask>>) -> Analyst {
+/// An executor on a thread that lives as long as the tests.
+fn executor() -> Executor {
     static EXECUTOR: Mutex<Option<Executor>> = Mutex::new(None);
-    let executor = Arc::clone(EXECUTOR.lock().unwrap().get_or_insert_with(|| {
+    Arc::clone(EXECUTOR.lock().unwrap().get_or_insert_with(|| {
         let executor: Executor = Arc::default();
         let running = Arc::clone(&executor);
         std::thread::spawn(move || smol::block_on(running.run(std::future::pending::<()>())));
         executor
-    }));
-    Analyst::open(executor, rows(disk), server, Arc::new(NoWatcher), 1).unwrap()
+    }))
+}
+
+/// An analyst over what `disk` holds.
+pub(super) fn open(disk: &MemoryDisk, server: Option<Arc<dyn Ask>>) -> Analyst {
+    Analyst::open(executor(), rows(disk), server, Arc::new(NoWatcher), 1).unwrap()
 }
 
 /// What an analyst knows that took these changes of one sensor.
