@@ -203,7 +203,7 @@ fn touching_one_of_a_hundred_services_is_one_fact() {
         std::fs::rename(&next, &units).unwrap();
     };
     write(usize::MAX);
-    let config = CollectorConfig { unit_file: Some(units.clone()), ..CollectorConfig::default() };
+    let config = CollectorConfig { unit_source: Some(units.clone()), ..CollectorConfig::default() };
     let Some(mut machine) = Watched::start_with(config) else { return };
     let is_service = |fact: &CollectedFact| fact.kind == service::KIND;
     machine.wait_until("all services", |seen| seen.iter().filter(|f| is_service(f)).count() == 100);
@@ -247,6 +247,20 @@ fn collection_stops_and_starts_and_ends_what_ended_meanwhile() {
     machine.wait_for("a program after it", |fact| has(fact, process::image_hash, &after.hash));
     let missed = |fact: &CollectedFact| has(fact, process::image_hash, &unseen.hash);
     assert!(!machine.seen.iter().any(missed));
+}
+
+#[test]
+fn a_collector_that_is_not_configured_does_not_run_and_says_so() {
+    let sources = [Source::Processes, Source::Connections, Source::Names].into();
+    let config = CollectorConfig { sources, ..CollectorConfig::default() };
+    let Some(mut machine) = Watched::start_with(config) else { return };
+    let health = machine.wait_for("health of the users", |fact| {
+        fact.kind == health::KIND && fact.text(health::component) == Some("users")
+    });
+    assert_eq!(health.text(health::status), Some(Status::Stopped.name()));
+    machine.collectors.stop();
+    machine.drain();
+    assert!(!machine.seen.iter().any(|fact| [user::KIND, machine::KIND].contains(&fact.kind)));
 }
 
 #[test]

@@ -139,7 +139,7 @@ impl FolderCollector {
             (None, None) => {}
         }
         if self.watch.is_some() && !host::is_root() {
-            parts.lacks("the kernel names the process of a change to root only");
+            parts.lacks_privilege("the kernel names the process of a change to root only");
         }
         for path in &self.absent {
             let path = path.display();

@@ -22,7 +22,7 @@ pub enum Status {
     Degraded,
     /// It sees nothing, and says why.
     Missing,
-    /// Collection was stopped on command.
+    /// Collection was stopped on command, or is not configured.
     Stopped,
 }
 
@@ -59,7 +59,15 @@ impl Report {
     }
 
     pub(crate) fn stopped() -> Self {
-        let reason = "collection was stopped on command".into();
+        Self::stopped_since("collection was stopped on command")
+    }
+
+    pub(crate) fn not_configured() -> Self {
+        Self::stopped_since("the configuration leaves it out")
+    }
+
+    fn stopped_since(reason: &str) -> Self {
+        let reason = reason.to_owned();
         Self { status: Status::Stopped, mechanism: String::new(), reason, remedy: String::new() }
     }
 }
@@ -70,6 +78,7 @@ pub(crate) struct Parts {
     working: Vec<&'static str>,
     reasons: Vec<String>,
     not_permitted: bool,
+    remedy: String,
 }
 
 impl Parts {
@@ -87,6 +96,17 @@ impl Parts {
     /// Notes something that is less than it should be.
     pub(crate) fn lacks(&mut self, reason: impl Into<String>) {
         self.reasons.push(reason.into());
+    }
+
+    /// Notes something that is less than it should be for want of a privilege.
+    pub(crate) fn lacks_privilege(&mut self, reason: impl Into<String>) {
+        self.not_permitted = true;
+        self.lacks(reason);
+    }
+
+    /// Notes what mends it, where that is no privilege.
+    pub(crate) fn mended_by(&mut self, remedy: impl Into<String>) {
+        self.remedy = remedy.into();
     }
 
     /// Keeps what an attempt gave, and notes how it went.
@@ -114,7 +134,7 @@ impl Parts {
             (false, false) => Status::Degraded,
             (true, _) => Status::Missing,
         };
-        let remedy = if self.not_permitted { privilege_remedy() } else { String::new() };
+        let remedy = if self.not_permitted { privilege_remedy() } else { self.remedy };
         Report {
             status,
             mechanism: self.working.join(" + "),

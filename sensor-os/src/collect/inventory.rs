@@ -4,7 +4,7 @@
 //! reads only those that did. Once a minute the machine is looked at, and each collector's count is
 //! told if it moved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ pub(crate) struct InventoryMemory {
 }
 
 impl InventoryMemory {
-    /// `unit_file` lists the services where no init system is to be asked.
-    pub(crate) fn new(unit_file: Option<&Path>) -> Self {
-        let units: Box<dyn UnitSource> = match unit_file {
+    /// `unit_source` lists the services where no init system is to be asked.
+    pub(crate) fn new(unit_source: Option<&Path>) -> Self {
+        let units: Box<dyn UnitSource> = match unit_source {
             Some(path) => Box::new(FileUnits::new(path)),
             None => Box::new(SystemdUnits::new(SystemdPaths::default())),
         };
@@ -56,14 +56,26 @@ pub(crate) struct InventoryCollector {
     shared: Shared,
     stop: Stop,
     memory: InventoryMemory,
+    sources: BTreeSet<Source>,
     scans: Period,
 }
 
 impl InventoryCollector {
-    pub(crate) fn open(shared: Shared, stop: Stop, memory: InventoryMemory) -> Self {
-        shared.health.report(Source::Users, Report::active("/etc/passwd + utmp"));
-        shared.health.report(Source::Machine, Report::active("kernel + /etc"));
-        Self { shared, stop, memory, scans: Period::new(SCAN_PERIOD) }
+    /// Collects those of users, services and machine that are among `sources`.
+    pub(crate) fn open(
+        shared: Shared,
+        stop: Stop,
+        memory: InventoryMemory,
+        sources: BTreeSet<Source>,
+    ) -> Self {
+        for (source, mechanism) in
+            [(Source::Users, "/etc/passwd + utmp"), (Source::Machine, "kernel + /etc")]
+        {
+            if sources.contains(&source) {
+                shared.health.report(source, Report::active(mechanism));
+            }
+        }
+        Self { shared, stop, memory, sources, scans: Period::new(SCAN_PERIOD) }
     }
 
     /// Collects until it is asked to stop.
@@ -96,10 +108,15 @@ impl InventoryCollector {
         let now_ns = clock::boottime_ns();
         self.shared.users.refresh();
         let sender = &self.shared.sender;
-        if sender.take_alarm(Source::Users) {
-            self.memory.users.tell_again();
+        if self.sources.contains(&Source::Users) {
+            if sender.take_alarm(Source::Users) {
+                self.memory.users.tell_again();
+            }
+            self.memory.users.collect(now_ns, |fact| sender.give(fact));
         }
-        self.memory.users.collect(now_ns, |fact| sender.give(fact));
+        if !self.sources.contains(&Source::Services) {
+            return;
+        }
         if sender.take_alarm(Source::Services) {
             self.memory.services.tell_again();
         }
@@ -122,7 +139,10 @@ impl InventoryCollector {
                     parts.lacks(format!("only the first {SERVICES_MAX} services are followed"));
                 }
             }
-            Err(reason) => parts.lacks(reason),
+            Err(reason) => {
+                parts.lacks(reason);
+                parts.mended_by("list the services in a file, and name it as unit_source");
+            }
         }
         self.shared.health.report(Source::Services, parts.report());
     }
@@ -136,6 +156,9 @@ impl InventoryCollector {
     }
 
     fn machine(&mut self, collection: Collection) {
+        if !self.sources.contains(&Source::Machine) {
+            return;
+        }
         let now_ns = clock::boottime_ns();
         let fact = machine_fact(now_ns, collection);
         let unchanged =
@@ -199,7 +222,8 @@ mod tests {
             sender: sender.clone(),
         };
         let memory = InventoryMemory::new(Some(Path::new("/nowhere")));
-        let mut collector = InventoryCollector::open(shared, Stop::new().unwrap(), memory);
+        let sources = Source::ALL.into_iter().collect();
+        let mut collector = InventoryCollector::open(shared, Stop::new().unwrap(), memory, sources);
         collector.tell_counts();
         let drain = || std::iter::from_fn(|| facts.try_recv().ok()).collect::<Vec<_>>();
         let told = drain();

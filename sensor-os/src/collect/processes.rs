@@ -96,8 +96,10 @@ impl ProcessCollector {
             open_tracer(),
         );
         parts.works("/proc");
-        if !host::is_root() && connector.is_none() {
-            parts.lacks("/proc shows image and working folder of this user's processes only");
+        if !host::is_root() {
+            parts.lacks_privilege(
+                "/proc shows image and working folder of this user's processes only",
+            );
         }
         let mut collector = Self {
             hasher: Hasher::start(stop.wake.clone())?,
@@ -245,6 +247,10 @@ impl ProcessCollector {
     }
 
     fn feed_open(&mut self, open: ExecOpen) {
+        if open.pid == 0 {
+            // A process of a namespace that has no number here.
+            return;
+        }
         let now_ns = clock::boottime_ns();
         let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&open.program));
         let path = std::fs::read_link(link).unwrap_or_default();

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_file_that_is_not_there_is_named() {
+    fn a_unit_source_that_is_not_there_is_named() {
         let mut units = FileUnits::new(Path::new("/nowhere/units"));
         assert!(units.units().unwrap_err().contains("/nowhere/units"));
         assert!(units.units().is_err(), "still");

@@ -1,6 +1,6 @@
 //! Starts and stops the collectors, and keeps what each knows in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,13 +19,26 @@ use super::users::UserNames;
 /// Stack of a collector's thread. Paths and packets live on the heap.
 const STACK_BYTES: usize = 256 << 10;
 
-/// What is to be collected, beyond what every machine has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is to be collected.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorConfig {
+    /// The collectors that are to run. Counts are told when any is.
+    pub sources: BTreeSet<Source>,
     /// Folders in which changes of files are told, what is below them included.
     pub watched_folders: Vec<PathBuf>,
     /// A file that lists the services, in place of the init system: see `docs/sensor-linux.md`.
-    pub unit_file: Option<PathBuf>,
+    pub unit_source: Option<PathBuf>,
+}
+
+impl Default for CollectorConfig {
+    /// Every collector, no folder watched, services from the init system.
+    fn default() -> Self {
+        Self {
+            sources: Source::ALL.into_iter().collect(),
+            watched_folders: Vec::new(),
+            unit_source: None,
+        }
+    }
 }
 
 /// A collector's thread, and how to end it.
@@ -81,7 +94,7 @@ impl Collectors {
             users: Arc::new(UserNames::new(Path::new("/etc/passwd"))),
             sender,
         };
-        let inventory = InventoryMemory::new(config.unit_file.as_deref());
+        let inventory = InventoryMemory::new(config.unit_source.as_deref());
         Self {
             config,
             shared,
@@ -98,19 +111,17 @@ impl Collectors {
         if self.threads.is_some() {
             return;
         }
-        let processes = self.start_processes();
-        let connections = self.start_connections();
-        let threads = Threads {
-            processes: self.note(Source::Processes, processes),
-            connections: self.note(Source::Connections, connections),
-            files: self.note(Source::Files, self.start_files()),
-            names: self.note(Source::Names, self.start_names()),
-            inventory: {
-                let inventory = self.start_inventory();
-                self.note(Source::Machine, inventory)
-            },
-        };
-        self.threads = Some(threads);
+        for source in Source::ALL.into_iter().filter(|source| !self.config.sources.contains(source))
+        {
+            self.shared.health.report(source, Report::not_configured());
+        }
+        self.threads = Some(Threads {
+            processes: self.start_one(Source::Processes, Self::start_processes),
+            connections: self.start_one(Source::Connections, Self::start_connections),
+            files: self.start_one(Source::Files, Self::start_files),
+            names: self.start_one(Source::Names, Self::start_names),
+            inventory: self.start_inventory_if_any(),
+        });
     }
 
     /// Stops all collectors and waits for their threads. What they know is kept for the next start.
@@ -132,7 +143,7 @@ impl Collectors {
         for (source, running) in [(Source::Files, threads.files), (Source::Names, threads.names)] {
             running.and_then(|running| running.join(source));
         }
-        for source in Source::ALL {
+        for source in self.config.sources.iter().copied() {
             self.shared.health.report(source, Report::stopped());
         }
     }
@@ -156,14 +167,39 @@ impl Collectors {
         Source::ALL.into_iter().map(count).collect()
     }
 
-    /// Reports a collector that could not start.
-    fn note<M>(&self, source: Source, started: io::Result<Running<M>>) -> Option<Running<M>> {
-        match started {
+    /// Starts a collector that is configured; one that cannot start is reported.
+    fn start_one<M>(
+        &mut self,
+        source: Source,
+        start: fn(&mut Self) -> io::Result<Running<M>>,
+    ) -> Option<Running<M>> {
+        if !self.config.sources.contains(&source) {
+            return None;
+        }
+        match start(self) {
             Ok(running) => Some(running),
             Err(error) => {
                 let mut parts = Parts::default();
                 parts.fails("start of the collector", source.name(), &error);
                 self.shared.health.report(source, parts.report());
+                None
+            }
+        }
+    }
+
+    /// The inventory tells the counts of all, so it runs when any other does.
+    fn start_inventory_if_any(&mut self) -> Option<Running<InventoryMemory>> {
+        if self.config.sources.is_empty() {
+            return None;
+        }
+        match self.start_inventory() {
+            Ok(running) => Some(running),
+            Err(error) => {
+                for source in [Source::Users, Source::Services, Source::Machine] {
+                    let mut parts = Parts::default();
+                    parts.fails("start of the collector", source.name(), &error);
+                    self.shared.health.report(source, parts.report());
+                }
                 None
             }
         }
@@ -183,14 +219,14 @@ impl Collectors {
         Running::start("lapwing-connect", stop, move || collector.run())
     }
 
-    fn start_files(&self) -> io::Result<Running<()>> {
+    fn start_files(&mut self) -> io::Result<Running<()>> {
         let stop = Stop::new()?;
         let wanted = self.config.watched_folders.clone();
         let collector = FolderCollector::open(self.shared.clone(), stop.clone(), wanted);
         Running::start("lapwing-files", stop, move || collector.run())
     }
 
-    fn start_names(&self) -> io::Result<Running<()>> {
+    fn start_names(&mut self) -> io::Result<Running<()>> {
         let stop = Stop::new()?;
         let collector = NameCollector::open(self.shared.clone(), stop.clone());
         Running::start("lapwing-names", stop, move || collector.run())
@@ -198,9 +234,11 @@ impl Collectors {
 
     fn start_inventory(&mut self) -> io::Result<Running<InventoryMemory>> {
         let stop = Stop::new()?;
-        let unit_file = self.config.unit_file.as_deref();
-        let memory = self.inventory.take().unwrap_or_else(|| InventoryMemory::new(unit_file));
-        let collector = InventoryCollector::open(self.shared.clone(), stop.clone(), memory);
+        let unit_source = self.config.unit_source.as_deref();
+        let memory = self.inventory.take().unwrap_or_else(|| InventoryMemory::new(unit_source));
+        let sources = self.config.sources.clone();
+        let collector =
+            InventoryCollector::open(self.shared.clone(), stop.clone(), memory, sources);
         Running::start("lapwing-invent", stop, move || collector.run())
     }
 }

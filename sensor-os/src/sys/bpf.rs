@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) use execs::{ExecLayout, ExecTracer};
 pub(crate) use sockets::{SocketChange, SocketLayout, SocketTracer};
 
-use super::native;
+use super::{host, native};
 
 const MAP_CREATE: libc::c_long = 0;
 const PROGRAM_LOAD: libc::c_long = 5;
@@ -132,6 +132,8 @@ unsafe impl Send for Ring {}
 impl Ring {
     /// A ring of `bytes`, a power of two and of pages.
     fn create(bytes: usize) -> io::Result<Self> {
+        // The records' process numbers are those of the first namespace.
+        host::require_first_process_namespace()?;
         let mut attributes = Vec::with_capacity(72);
         native::push_u32(&mut attributes, MAP_TYPE_RINGBUF);
         native::push_u32(&mut attributes, 0); // key size

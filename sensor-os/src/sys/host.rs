@@ -93,6 +93,23 @@ fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
+/// Refuses outside the first process namespace: what the kernel says of processes there is not said
+/// to others, or in numbers that mean nothing to them.
+///
+/// # Errors
+///
+/// This process is in another namespace, as in most containers.
+pub(crate) fn require_first_process_namespace() -> io::Result<()> {
+    /// The kernel gives the first namespace this number, always.
+    const FIRST: u64 = 0xEFFF_FFFC;
+    let namespace = std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino());
+    if namespace.is_ok_and(|namespace| namespace == FIRST) {
+        return Ok(());
+    }
+    let text = "speaks in the host's process namespace only";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no precondition and cannot fail.

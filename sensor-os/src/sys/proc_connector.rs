@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::netlink::{Netlink, Received, messages, push_header};
-use super::{clock, native};
+use super::{clock, host, native};
 
 const CN_IDX_PROC: u32 = 1;
 const CN_VAL_PROC: u32 = 1;
@@ -77,6 +77,8 @@ impl ProcConnector {
     ///
     /// Not permitted, or the kernel was built without it.
     pub(crate) fn open() -> io::Result<Self> {
+        // Elsewhere the kernel takes the subscription and never says a word.
+        host::require_first_process_namespace()?;
         let socket = Netlink::open(libc::NETLINK_CONNECTOR, CN_IDX_PROC)?;
         socket.widen_buffer(BUFFER_BYTES);
         let mut request = Vec::with_capacity(64);
