@@ -41,7 +41,8 @@ use crate::time::Now;
 /// 2. [`Self::poll_event`] until `None`: do what it says; some answers are `handle_*` again, and
 ///    then draining begins anew;
 /// 3. [`Self::poll_transmit`] until 0: write the bytes to the connection;
-/// 4. [`Self::poll_timeout`]: call [`Self::handle_timeout`] at that moment at the latest.
+/// 4. again from 1 on, until none gives anything: what was sent may ask for the next chunk;
+/// 5. [`Self::poll_timeout`]: call [`Self::handle_timeout`] at that moment at the latest.
 ///
 /// `now` must not run backwards.
 #[derive(Debug)]
@@ -442,7 +443,8 @@ impl<'a> Sensor<'a> {
         }
     }
 
-    /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds.
+    /// When [`Self::handle_timeout`] is due, in monotonic nanoseconds; 0, at once, while an event
+    /// still waits.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         self.engine.deadline_ns()

@@ -297,6 +297,9 @@ impl<'a> Session<'a> {
     /// When [`Self::handle_timeout`] or a transmission is due.
     pub(crate) fn deadline_ns(&self) -> Option<u64> {
         let connection = self.connection()?;
+        if self.fetch.is_wanted() {
+            return Some(0);
+        }
         let stage = match connection.stage {
             Stage::Greeting { since_ns } => Some(since_ns + nanoseconds(GREETING_MS_MAX)),
             Stage::Draining { until_ns, .. } => Some(until_ns),

@@ -57,6 +57,11 @@ impl<'a> FetchSlot<'a> {
         }
     }
 
+    /// Whether [`Self::poll`] has something.
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self.state, State::Wanted { told: Told::NotYet, .. })
+    }
+
     /// What the shell is to read.
     pub(crate) fn poll(&mut self) -> Option<Key> {
         match &mut self.state {

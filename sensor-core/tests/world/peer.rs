@@ -187,17 +187,7 @@ impl Peer {
             return self.ack(lane);
         }
         if seq > next_seq || is_refused {
-            // One nack an episode; followers are dropped in silence.
-            if !granted.is_waiting {
-                granted.is_waiting = true;
-                granted.episode += 1;
-                let episode = granted.episode;
-                self.nacks = self.nacks.saturating_sub(1);
-                let reason = NackReason::Throttled;
-                let nack = Nack { lane, next_seq, episode, reason, retry_after_ms: 0 };
-                self.send(&Message::Nack(nack));
-            }
-            return;
+            return self.nack(lane, next_seq);
         }
         granted.is_waiting = false;
         granted.bytes += bytes.len() as u64;
@@ -212,10 +202,30 @@ impl Peer {
         self.ack(lane);
     }
 
+    /// One nack an episode; followers are dropped in silence.
+    fn nack(&mut self, lane: Lane, next_seq: u64) {
+        let granted = self.granted.get_mut(&lane).expect("greeted");
+        if granted.is_waiting {
+            return;
+        }
+        granted.is_waiting = true;
+        granted.episode += 1;
+        let episode = granted.episode;
+        self.nacks = self.nacks.saturating_sub(1);
+        let reason = NackReason::Throttled;
+        self.send(&Message::Nack(Nack { lane, next_seq, episode, reason, retry_after_ms: 0 }));
+    }
+
     fn jump(&mut self, jump: &Jump) {
         let lane = jump.lane;
+        let next_seq = self.head(lane).next_seq;
+        if jump.from_seq > next_seq {
+            return self.nack(lane, next_seq);
+        }
+        if jump.to_seq + 1 < next_seq {
+            return self.ack(lane);
+        }
         let head = self.head(lane);
-        assert!(jump.from_seq <= head.next_seq && head.next_seq <= jump.to_seq + 1, "{jump:?}");
         head.next_seq = jump.to_seq + 1;
         head.chain = jump.chain_at_to;
         if let Some(index) = jump.to_index {

@@ -32,7 +32,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader at the start of a log.
+    /// A reader at the start of a log, whose first fact has index 1.
     pub fn new() -> Self {
         Self { next_index: 1, ..Self::default() }
     }

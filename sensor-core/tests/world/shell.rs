@@ -71,19 +71,21 @@ impl Shell {
 
     /// Drains everything once around; `true` when anything happened.
     pub fn drain(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
-        let mut is_busy = self.spool(sensor, now) > 0;
-        while self.event(sensor, now, peer) {
-            is_busy = true;
-            self.spool(sensor, now);
-        }
-        let mut buffer = vec![0; 4_096];
+        let mut is_busy = false;
+        let mut buffer = vec![0; 20_000];
         loop {
+            let spooled = self.spool(sensor, now);
+            let mut events = 0;
+            while self.event(sensor, now, peer) {
+                events += 1;
+                self.spool(sensor, now);
+            }
             let length = sensor.poll_transmit(now, &mut buffer).expect("room for a frame");
-            if length == 0 {
+            peer.handle(&buffer[..length]);
+            if spooled + events + length == 0 && sensor.poll_timeout() != Some(0) {
                 break;
             }
             is_busy = true;
-            peer.handle(&buffer[..length]);
         }
         let answer = std::mem::take(&mut peer.output);
         if !answer.is_empty() {
