@@ -15,6 +15,8 @@ mod guid_map;
 pub mod limits;
 mod past;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 pub(crate) mod view;
 

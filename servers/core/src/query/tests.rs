@@ -326,3 +326,66 @@ fn an_answer_comes_back_from_its_bytes() {
         .collect();
     assert_eq!(back, answer.rows);
 }
+
+/// Words from which an expression may be made.
+const WORDS: &[&str] = &[
+    "process",
+    "element",
+    "machine",
+    "->",
+    "<-",
+    "parent",
+    "where",
+    "pid",
+    "name",
+    "image_path",
+    "=",
+    "!=",
+    "<",
+    "in",
+    "(",
+    ")",
+    ",",
+    "and",
+    "or",
+    "not",
+    "is",
+    "missing",
+    "matches",
+    "*",
+    "1",
+    "\"a\"",
+    "since",
+    "between",
+    "1h",
+    "show",
+    "limit",
+    "guid",
+    ".ended",
+    "0",
+    "'",
+    "\\",
+    "\u{e9}",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        failure_persistence: None,
+        ..proptest::prelude::ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_text_is_a_fault_and_every_error_has_a_place_in_it(
+        words in proptest::collection::vec(proptest::sample::select(WORDS), 0..24),
+        noise in ".{0,12}",
+    ) {
+        let expression = format!("{} {noise}", words.join(" "));
+        let length = expression.chars().count();
+        for text in [expression, words.join(" "), noise] {
+            match parse(NOW, &text, &Vocabulary::default()) {
+                Ok(query) => drop(run(&graph(), query, QueryLimits { rows_max: 5, work_max: 200 })),
+                Err(error) => assert!((1..=length + 1).contains(&error.position), "{error}"),
+            }
+        }
+    }
+}
