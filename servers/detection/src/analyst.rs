@@ -13,6 +13,7 @@
 mod feed;
 mod intel;
 mod limits;
+mod metrics;
 mod record;
 #[cfg(test)]
 mod run_tests;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapwing_net::clock;
+use lapwing_net::metrics::Metrics;
 use lapwing_net::runtime::Executor;
 use lapwing_net::shutdown::Shutdown;
 use lapwing_protocol::id::SensorId;
@@ -43,6 +45,7 @@ pub(crate) use feed::Feed;
 pub(crate) use intel::Ask;
 use intel::{Heard, Intel};
 use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
+use metrics::AnalystMetrics;
 use record::Record;
 #[cfg(test)]
 pub(crate) use tests::knowledge_for_tests;
@@ -78,6 +81,7 @@ pub(crate) struct Analyst {
     intel: Intel,
     heard: Receiver<Heard>,
     watcher: Arc<dyn Watcher>,
+    metrics: AnalystMetrics,
     /// The last commit id taken.
     taken: u64,
     saved: Instant,
@@ -136,8 +140,15 @@ impl Analyst {
             intel,
             heard,
             watcher,
+            metrics: AnalystMetrics::default(),
             saved: Instant::now(),
         })
+    }
+
+    /// The same analyst, its counts registered.
+    pub(crate) fn registered(self, metrics: &Metrics) -> Self {
+        self.metrics.register(metrics);
+        self
     }
 
     /// What it knows.
@@ -160,7 +171,13 @@ impl Analyst {
         loop {
             self.ask().await;
             match self.wait(&follower, &shutdown).await {
-                Wake::Shutdown => return self.save().await,
+                Wake::Shutdown => {
+                    // The store may be closed already; what is not saved is judged again.
+                    if let Err(error) = self.save().await {
+                        log::info!("the analyst's last position is not saved: {error}");
+                    }
+                    return Ok(());
+                }
                 Wake::Heard(heard) => self.hear(heard).await?,
                 Wake::Entries => follower = self.take_page(follower).await?,
                 Wake::Time => {}
@@ -209,7 +226,10 @@ impl Analyst {
     }
 
     async fn wait(&self, follower: &Follower, shutdown: &Shutdown) -> Wake {
-        let deadline_ms = self.knowledge.judge.lock().await.deadline_ms();
+        let judge = self.knowledge.judge.lock().await;
+        let deadline_ms = judge.deadline_ms();
+        self.metrics.set(judge.graph().counts(), judge.intel().counts());
+        drop(judge);
         let now_ms = clock::unix_ms();
         let pause = deadline_ms.map_or(LOOK_TIME, |at_ms| {
             Duration::from_millis(at_ms.saturating_sub(now_ms)).min(LOOK_TIME)
@@ -314,7 +334,7 @@ impl Analyst {
                 return Ok(());
             }
             // The cursor does not move before everything that was found is written.
-            self.record.write(None).await?;
+            self.write_record(None).await?;
         }
     }
 
@@ -326,6 +346,13 @@ impl Analyst {
     async fn save(&mut self) -> Result<(), AnalystError> {
         let cursor = self.knowledge.judge.lock().await.judged_before(self.taken);
         self.saved = Instant::now();
-        self.record.write(Some(cursor)).await
+        self.write_record(Some(cursor)).await
+    }
+
+    async fn write_record(&mut self, cursor: Option<u64>) -> Result<(), AnalystError> {
+        let before = self.knowledge.evidence.durable();
+        self.record.write(cursor).await?;
+        self.metrics.evidence.inc_by(self.knowledge.evidence.durable() - before);
+        Ok(())
     }
 }

@@ -184,7 +184,9 @@ impl Parts {
         getrandom::fill(&mut chance).map_err(role)?;
         let executor = Arc::clone(host.executor());
         let hash_key = u64::from_le_bytes(chance);
-        Analyst::open(executor, self.state.clone(), intel, watcher, hash_key).map_err(role)
+        Analyst::open(executor, self.state.clone(), intel, watcher, hash_key)
+            .map(|analyst| analyst.registered(host.metrics()))
+            .map_err(role)
     }
 
     /// Starts the tasks.
