@@ -8,7 +8,7 @@
 //!
 //! Not here: the connection and its credit ([`crate::lane`]).
 //!
-//! Invariants: `acked <= spooled <= made`; holes ascend and do not meet.
+//! Invariants: `acked <= spooled <= made`; two holes of one log do not meet.
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
@@ -80,6 +80,14 @@ impl<'a, T: Copy> Lent<'a, T> {
         *place = item;
         self.length += 1;
         true
+    }
+
+    /// Takes out the item at `at`, which must be in use; the last one takes its place.
+    pub(crate) fn take(&mut self, at: usize) -> T {
+        let item = self.items[at];
+        self.length -= 1;
+        self.items[at] = self.items[self.length];
+        item
     }
 
     pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
@@ -243,25 +251,51 @@ impl<'a> Outbox<'a> {
         self.add_hole(hole);
     }
 
-    /// Remembers a hole. One that meets the last hole makes it longer; so does any other when
-    /// there is no room for one more, and what lies between is not sent either.
-    pub(crate) fn add_hole(&mut self, hole: Hole) {
-        let is_full = self.holes.is_full();
-        if let Some(last) = self.holes.last_mut()
-            && last.log == hole.log
-            && (hole.from_seq <= last.to_seq + 1 || is_full)
-        {
-            if hole.to_seq > last.to_seq {
-                *last = Hole { from_seq: last.from_seq, cause: last.cause, ..hole };
-            }
-            return;
+    /// Remembers a hole. Holes that meet become one; when there is no room for one more, the
+    /// nearest becomes one with it, and what lies between is not sent either.
+    pub(crate) fn add_hole(&mut self, mut hole: Hole) {
+        while let Some(at) = self.nearest_hole(&hole, 1) {
+            hole = union(&self.holes.take(at), &hole);
         }
-        if is_full {
+        if self.holes.is_full() {
             // Holes of a log that is no longer sent make room first.
             let (current, sending) = (self.current.log, self.sending().log);
             self.holes.retain(|known| known.log == current || known.log == sending);
         }
+        if self.holes.is_full()
+            && let Some(at) = self.nearest_hole(&hole, u64::MAX)
+        {
+            hole = union(&self.holes.take(at), &hole);
+            self.drop_within(&hole);
+        }
         self.holes.push(hole);
+    }
+
+    /// The hole of the same log that is nearest to `hole`, at most `distance_max` away.
+    fn nearest_hole(&self, hole: &Hole, distance_max: u64) -> Option<usize> {
+        let distance = |known: &Hole| {
+            let behind = hole.from_seq.saturating_sub(known.to_seq);
+            behind.max(known.from_seq.saturating_sub(hole.to_seq))
+        };
+        let holes = self.holes.as_slice().iter().enumerate();
+        let of_log = holes.filter(|(_, known)| known.log == hole.log);
+        let near = of_log.map(|(at, known)| (distance(known), at));
+        near.filter(|(distance, _)| *distance <= distance_max).min().map(|(_, at)| at)
+    }
+
+    /// Takes out and counts the chunks that a hole swallowed.
+    fn drop_within(&mut self, hole: &Hole) {
+        if self.has_spool() || hole.log != self.current.log {
+            return;
+        }
+        while let Some(held) = self.window.find_from(hole.from_seq) {
+            let seq = held.seq;
+            if seq > hole.to_seq {
+                return;
+            }
+            self.facts_dropped += Chunk::decode(held.bytes).map_or(0, |chunk| chunk.header.count);
+            self.window.remove(seq);
+        }
     }
 
     /// The hole of the log that is sent, in which `seq` lies.
@@ -442,6 +476,12 @@ impl<'a> Outbox<'a> {
     }
 }
 
+/// One hole over both and what lies between; the older one's cause stands.
+fn union(known: &Hole, hole: &Hole) -> Hole {
+    let last = if hole.to_seq > known.to_seq { hole } else { known };
+    Hole { from_seq: known.from_seq.min(hole.from_seq), cause: known.cause, ..*last }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -512,6 +552,28 @@ mod tests {
             assert!(outbox.find(1).is_none() && outbox.find(4).is_some());
             assert_eq!((outbox.sendable_seq(), outbox.facts_dropped), (2, 0));
             assert!(!outbox.has_room(60));
+        });
+    }
+
+    #[test]
+    fn holes_that_meet_become_one_and_a_third_swallows_what_lies_between() {
+        with_outbox(Memory::RamOnly, |outbox| {
+            push(outbox, 1..=3);
+            let hole = |from_seq, to_seq| Hole {
+                log: outbox.current().log,
+                from_seq,
+                to_seq,
+                next_index: Some(to_seq * 10),
+                ..Hole::NONE
+            };
+            let holes = [hole(20, 22), hole(10, 12), hole(8, 9), hole(1, 1), hole(4, 4)];
+            for hole in holes {
+                outbox.add_hole(hole);
+            }
+            let ranges = |seq| outbox.hole_at(seq).map(|hole| (hole.from_seq, hole.to_seq));
+            assert_eq!(ranges(21), Some((20, 22)));
+            assert_eq!(ranges(2), Some((1, 12)));
+            assert_eq!(outbox.facts_dropped, 30);
         });
     }
 

@@ -186,6 +186,9 @@ impl Peer {
         if seq < next_seq {
             return self.ack(lane);
         }
+        if is_refused {
+            granted.is_waiting = false;
+        }
         if seq > next_seq || is_refused {
             return self.nack(lane, next_seq);
         }
