@@ -16,11 +16,12 @@ pub mod limits;
 mod past;
 #[cfg(test)]
 mod properties;
+mod referrers;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lapwing_protocol::element::{self as model, Feature, Kind, kind as built_in};
@@ -33,6 +34,7 @@ use element::{difference, merge};
 use guid_map::{GuidHash, GuidMap};
 use limits::{GraphLimits, MODELS_MAX};
 use past::Past;
+use referrers::{Referrer, Referrers};
 
 /// The place of an element in the graph. It holds until the next change is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +85,7 @@ pub struct Graph {
     slots: Vec<Option<Element>>,
     free: Vec<u32>,
     index_by_guid: GuidMap<ElementIndex>,
-    referrers: GuidMap<VecDeque<ElementIndex>>,
+    referrers: GuidMap<Referrers>,
     sensors: Vec<SensorSlot>,
     slot_by_sensor: BTreeMap<SensorId, u32>,
     models: BTreeMap<Arc<str>, Vec<Arc<KindModel>>>,
@@ -168,10 +170,9 @@ impl Graph {
         (position < self.slots.len()).then_some(ElementIndex(position as u32))
     }
 
-    /// Those that name `guid` in one of their features, the longest known first. One that names it
-    /// twice is there twice.
+    /// Those that name `guid` in one of their features, the longest known first.
     pub fn referrers(&self, guid: ElementGuid) -> impl Iterator<Item = ElementIndex> {
-        self.referrers.get(&guid).into_iter().flatten().copied()
+        self.referrers.get(&guid).into_iter().flat_map(Referrers::iter)
     }
 
     /// The sensor of `element`.
@@ -251,10 +252,8 @@ impl Graph {
                 (self.slots.len() - 1) as u32
             }
         });
-        for (_, value) in &element.fields {
-            if let OwnedValue::Element(target) = value {
-                self.referrers.entry(*target).or_default().push_back(index);
-            }
+        for target in targets(&element.fields) {
+            self.referrers.entry(target).or_default().add((now_ms, index));
         }
         if element.presence == Presence::Live {
             self.counts.live += 1;
@@ -303,8 +302,8 @@ impl Graph {
             element.bytes = element.count_bytes();
             self.counts.bytes += u64::from(element.bytes);
             if may_relink {
-                let new_targets = targets(&element.fields);
-                self.relink(index, &old_targets, &new_targets);
+                let (new_targets, known_ms) = (targets(&element.fields), element.first_seen_ms);
+                self.relink((known_ms, index), &old_targets, &new_targets);
             }
         }
         self.settle(index, before, presence(change.what));
@@ -333,24 +332,18 @@ impl Graph {
         }
     }
 
-    fn relink(&mut self, index: ElementIndex, old: &[ElementGuid], new: &[ElementGuid]) {
-        if old == new {
-            return;
+    fn relink(&mut self, referrer: Referrer, old: &[ElementGuid], new: &[ElementGuid]) {
+        for target in old.iter().filter(|target| !new.contains(target)) {
+            self.unlink(*target, referrer);
         }
-        for target in old {
-            self.unlink(*target, index);
-        }
-        for target in new {
-            self.referrers.entry(*target).or_default().push_back(index);
+        for target in new.iter().filter(|target| !old.contains(target)) {
+            self.referrers.entry(*target).or_default().add(referrer);
         }
     }
 
-    fn unlink(&mut self, target: ElementGuid, index: ElementIndex) {
+    fn unlink(&mut self, target: ElementGuid, referrer: Referrer) {
         if let Some(referrers) = self.referrers.get_mut(&target) {
-            // What is evicted is old and so stands near the front.
-            if let Some(position) = referrers.iter().position(|referrer| *referrer == index) {
-                referrers.remove(position);
-            }
+            referrers.remove(referrer);
             if referrers.is_empty() {
                 self.referrers.remove(&target);
             }
@@ -376,7 +369,7 @@ impl Graph {
         self.free.push(index.0);
         self.index_by_guid.remove(&element.guid);
         for target in targets(&element.fields) {
-            self.unlink(target, index);
+            self.unlink(target, (element.first_seen_ms, index));
         }
         self.counts.elements -= 1;
         self.counts.bytes -= u64::from(element.bytes);
@@ -416,12 +409,17 @@ fn presence(what: What) -> Presence {
     }
 }
 
+/// What these fields name, each once.
 fn targets(fields: &[(Feature, OwnedValue)]) -> Vec<ElementGuid> {
-    let target = |(_, value): &(Feature, OwnedValue)| match value {
-        OwnedValue::Element(guid) => Some(*guid),
-        _ => None,
-    };
-    fields.iter().filter_map(target).collect()
+    let mut targets = Vec::new();
+    for (_, value) in fields {
+        if let OwnedValue::Element(target) = value
+            && !targets.contains(target)
+        {
+            targets.push(*target);
+        }
+    }
+    targets
 }
 
 /// When the element of a change began by the sensor's wall clock, in nanoseconds since 1970: a

@@ -220,8 +220,13 @@ impl IntelCache {
         let asked: BTreeSet<IndicatorKey> = keys.into_iter().collect();
         let mut open = asked.clone();
         for verdict in verdicts {
-            if asked.contains(&verdict.key) {
-                open.remove(&verdict.key);
+            if !asked.contains(&verdict.key) {
+                continue;
+            }
+            open.remove(&verdict.key);
+            // A change that the feed told meanwhile is newer than the answer.
+            let entry = self.entries.get(&verdict.key);
+            if entry.is_some_and(|entry| entry.asking == Asking::InFlight) {
                 self.learn(now_ms, verdict);
             }
         }
@@ -300,21 +305,17 @@ impl IntelCache {
         self.position_by_unanswered.remove(&key);
         self.due.remove(&(entry.due_ms, key.clone()));
         self.order.remove(&(entry.order_ms, key.clone()));
-        // The feed of changes may have overtaken an answer that was under way.
-        let is_older = |known: &Arc<OwnedVerdict>| known.checked_ms > verdict.checked_ms;
-        if !entry.verdict.as_ref().is_some_and(is_older) {
-            let known = entry.verdict.as_ref();
-            let before = known.map_or(Classification::Unknown, |known| known.classification);
-            let differs = before != verdict.classification;
-            let verdict = Arc::new(verdict);
-            entry.verdict = Some(Arc::clone(&verdict));
-            if differs && verdict.classification.is_bad() {
-                let elements = entry.sighting.elements.clone();
-                let more = entry.sighting.more;
-                self.rejudgements.push_back(Rejudgement { verdict, elements, more });
-            }
+        let known = entry.verdict.as_ref();
+        let before = known.map_or(Classification::Unknown, |known| known.classification);
+        let differs = before != verdict.classification;
+        let verdict = Arc::new(verdict);
+        entry.verdict = Some(Arc::clone(&verdict));
+        entry.due_ms = recheck_ms(now_ms, &verdict);
+        if differs && verdict.classification.is_bad() {
+            let elements = entry.sighting.elements.clone();
+            let more = entry.sighting.more;
+            self.rejudgements.push_back(Rejudgement { verdict, elements, more });
         }
-        entry.due_ms = entry.verdict.as_ref().map_or(now_ms, |known| recheck_ms(now_ms, known));
         self.due.insert((entry.due_ms, key.clone()));
         if is_idle(entry) {
             self.order.insert((entry.order_ms, key));

@@ -167,3 +167,22 @@ fn a_process_began_when_it_says() {
     graph.apply(1, SENSOR, change(What::Restated, process::KIND, 2, started));
     assert_eq!(graph.find(guid(2)).unwrap().happened_ns, 1_000_000_000 - 3_000);
 }
+
+#[test]
+fn many_referrers_are_each_there_once_the_longest_known_first() {
+    let mut graph = small(1_000);
+    for number in 1..=100 {
+        let fields = vec![pid(1), parent(200)];
+        graph.apply(u64::from(number), SENSOR, change(What::Put, process::KIND, number, fields));
+    }
+    for number in 1..=50 {
+        let moved = vec![parent(201)];
+        graph.apply(200, SENSOR, change(What::Patched, process::KIND, number, moved));
+    }
+    let guids = |target| {
+        let referrers = graph.referrers(guid(target));
+        referrers.map(|index| graph.element(index).unwrap().guid().0[0]).collect::<Vec<u8>>()
+    };
+    assert_eq!(guids(200), (51..=100).collect::<Vec<u8>>());
+    assert_eq!(guids(201), (1..=50).collect::<Vec<u8>>());
+}
