@@ -8,5 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod fleet;
+pub mod malops;
 mod stored;
 pub mod tagging;
