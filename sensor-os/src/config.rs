@@ -221,8 +221,8 @@ impl Config {
     /// # Errors
     /// As [`Self::load`], but for reading.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text)
-            .map_err(|error| ConfigError::from_toml(file, text, &error))?;
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::from_toml(file, text, &error))?;
         config.check().map_err(|refusal| ConfigError::refused(file, text, refusal))?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let anchor = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
@@ -335,7 +335,10 @@ mod tests {
         let good = "state_dir = \"s\"\n[servers]\nca_file = \"ca.pem\"\ndetection = [\"h:1\"]\n";
         assert!(parse(good).is_ok());
         let cases = [
-            (format!("statedir = \"s\"\n{good}"), "line 1: `statedir`: unknown key; write `state_dir`"),
+            (
+                format!("statedir = \"s\"\n{good}"),
+                "line 1: `statedir`: unknown key; write `state_dir`",
+            ),
             (
                 format!("{good}[spool]\nmax = 64\n"),
                 "line 6: `spool.max`: \"64\" is not a size; write a whole number and B, KiB, MiB or GiB, \

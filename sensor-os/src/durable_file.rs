@@ -157,8 +157,7 @@ mod tests {
     fn a_key_is_the_owners_alone_and_nothing_else_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
-        for (content, durability) in
-            [(b"one", Durability::PowerCut), (b"two", Durability::Process)]
+        for (content, durability) in [(b"one", Durability::PowerCut), (b"two", Durability::Process)]
         {
             write(&path, content, Access::Owner, durability).unwrap();
         }

@@ -7,35 +7,24 @@
 use std::fmt;
 use std::sync::Arc;
 
-use futures_rustls::client::TlsStream;
-use lapwing_protocol::call::{Call, Method};
+use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::enrol::{EnrolRequest, Enrolled};
-use lapwing_protocol::frame::Deframer;
-use lapwing_protocol::limits::{FRAME_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX};
-use lapwing_protocol::message::Message;
 use lapwing_protocol::registration::ServerRole;
 use rcgen::PublicKeyData as _;
-use smol::Timer;
-use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::dial::{Counted, DIAL_TIME, dial};
-use crate::escape::escaped;
+use crate::dial::{Stream, dial};
 use crate::identity::{Identity, StateError, StateFolder, signing_request};
 use crate::machine;
+use crate::one_call::{CallError, call};
 use crate::tls::{Expected, PeerUri, Roots, TlsError, enrol_plane};
-
-/// An answer: two certificates and what is around them.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Why a sensor did not enrol.
 #[derive(Debug)]
 pub(crate) enum EnrolError {
-    /// There is no connection to the server.
-    Connection(TlsError),
-    /// The server refused.
-    Refused { code: Code, detail: String },
+    /// There is no answer.
+    Call(CallError),
     /// The server's answer is not what it should be.
     BadAnswer(&'static str),
     /// The state folder refuses.
@@ -45,30 +34,22 @@ pub(crate) enum EnrolError {
 }
 
 impl EnrolError {
-    /// Whether another server may do better.
+    /// Whether there was no connection, so that another server may do better.
     pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Connection(_))
-    }
-
-    /// Whether the same token will be refused again.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Refused { code: Code::BAD_TOKEN | Code::REVOKED, .. })
+        matches!(self, Self::Call(CallError::Connection(_)))
     }
 }
 
 impl fmt::Display for EnrolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connection(error) => error.fmt(f),
-            Self::Refused { code: Code::BAD_TOKEN, .. } => f.write_str(
+            Self::Call(CallError::Refused { code: Code::BAD_TOKEN, .. }) => f.write_str(
                 "the enrolment token is unknown, used up or expired; take the one that \
                  `lapwing up` wrote to its ready file, or make one with `lapwing ctl tokens create \
                  --enrol`",
             ),
-            Self::Refused { code, detail } => {
-                write!(f, "the server refused this sensor: {code}: {}", escaped(detail))
-            }
-            Self::BadAnswer(problem) => write!(f, "the server's answer cannot be used: {problem}"),
+            Self::Call(error) => error.fmt(f),
+            Self::BadAnswer(problem) => write!(f, "its answer cannot be used: {problem}"),
             Self::State(error) => error.fmt(f),
             Self::Request(problem) => write!(f, "the signing request was not made: {problem}"),
         }
@@ -77,7 +58,7 @@ impl fmt::Display for EnrolError {
 
 impl From<TlsError> for EnrolError {
     fn from(error: TlsError) -> Self {
-        Self::Connection(error)
+        Self::Call(CallError::Connection(error))
     }
 }
 
@@ -122,12 +103,7 @@ pub(crate) async fn enrol(
         os: &machine::os(),
         machine_id: machine::machine_id(),
     };
-    let exchange = async { exchange(&mut stream, &request).await };
-    let late = async {
-        Timer::after(DIAL_TIME).await;
-        Err(TlsError::TimedOut.into())
-    };
-    let answer = smol::future::or(exchange, late).await?;
+    let answer = call(&mut stream, Method::ENROL, &request).await.map_err(EnrolError::Call)?;
     let enrolled: Enrolled<'_> = lapwing_protocol::error::from_bytes(&answer)
         .map_err(|_| EnrolError::BadAnswer("it is not an enrolment"))?;
     let identity = Identity {
@@ -143,7 +119,7 @@ pub(crate) async fn enrol(
     Ok(identity)
 }
 
-fn peer_of(stream: &TlsStream<Counted>) -> Option<PeerUri> {
+fn peer_of(stream: &Stream) -> Option<PeerUri> {
     PeerUri::of(stream.get_ref().1.peer_certificates()?.first()?)
 }
 
@@ -160,60 +136,9 @@ fn check(identity: &Identity, server: &PeerUri, key: &rcgen::KeyPair) -> Result<
     let is_for_key = parsed.is_ok_and(|(_, certificate)| {
         certificate.public_key().raw == key.subject_public_key_info()
     });
-    if is_for_key { Ok(()) } else { Err(EnrolError::BadAnswer("its certificate is of another key")) }
-}
-
-/// One call and its reply.
-async fn exchange(
-    stream: &mut TlsStream<Counted>,
-    request: &EnrolRequest<'_>,
-) -> Result<Vec<u8>, EnrolError> {
-    let mut body = vec![0; FRAME_BYTES_UNAUTHENTICATED_MAX];
-    let too_long = |_| EnrolError::Request("token, name or system are too long".into());
-    let body = lapwing_protocol::error::to_slice(request, &mut body).map_err(too_long)?;
-    let mut frame = vec![0; FRAME_BYTES_UNAUTHENTICATED_MAX];
-    let call = Message::Call(Call { call: 1, method: Method::ENROL, body });
-    let length = call.encode(&mut frame).map_err(too_long)?;
-    let failed = |error: std::io::Error| EnrolError::Connection(TlsError::from_io(&error));
-    stream.write_all(&frame[..length]).await.map_err(failed)?;
-    stream.flush().await.map_err(failed)?;
-
-    let mut buffer = vec![0; FRAME_BYTES_MAX];
-    let mut deframer = Deframer::new(&mut buffer);
-    let mut answer = Vec::new();
-    loop {
-        while let Some(frame) =
-            deframer.next_frame().map_err(|_| EnrolError::BadAnswer("it is not a frame"))?
-        {
-            let message = Message::decode(&frame)
-                .map_err(|_| EnrolError::BadAnswer("it is not a message"))?;
-            match message {
-                Some(Message::Reply(reply)) if reply.call == 1 => {
-                    answer.extend_from_slice(reply.body);
-                    if answer.len() > ANSWER_BYTES_MAX {
-                        return Err(EnrolError::BadAnswer("it is too long"));
-                    }
-                    if reply.more {
-                        continue;
-                    }
-                    if reply.code == Code::OK {
-                        return Ok(answer);
-                    }
-                    let detail = String::from_utf8_lossy(&answer).into_owned();
-                    return Err(EnrolError::Refused { code: reply.code, detail });
-                }
-                Some(Message::Refused(refused)) => {
-                    let detail = refused.detail.to_owned();
-                    return Err(EnrolError::Refused { code: refused.code, detail });
-                }
-                None | Some(Message::Ping(_) | Message::Pong(_)) => {}
-                Some(_) => return Err(EnrolError::BadAnswer("it is another message")),
-            }
-        }
-        let length = stream.read(deframer.space()).await.map_err(failed)?;
-        if length == 0 {
-            return Err(TlsError::Closed.into());
-        }
-        deframer.filled(length);
+    if is_for_key {
+        Ok(())
+    } else {
+        Err(EnrolError::BadAnswer("its certificate is of another key"))
     }
 }

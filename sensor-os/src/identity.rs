@@ -195,8 +195,10 @@ impl StateFolder {
     pub(crate) fn key(&self) -> Result<KeyPair, StateError> {
         let path = self.path.join("key.der");
         let failed = |error| StateError::File { path: path.clone(), error };
-        let broken =
-            |error: rcgen::Error| StateError::Key { path: path.clone(), problem: error.to_string() };
+        let broken = |error: rcgen::Error| StateError::Key {
+            path: path.clone(),
+            problem: error.to_string(),
+        };
         if let Some(bytes) = durable_file::read(&path, KEY_BYTES_MAX).map_err(failed)? {
             return KeyPair::try_from(bytes).map_err(broken);
         }

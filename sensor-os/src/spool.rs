@@ -83,6 +83,12 @@ impl SpoolError {
     }
 }
 
+impl From<io::Error> for SpoolError {
+    fn from(error: io::Error) -> Self {
+        Self::File { operation: "draw a log's number", path: "/dev/random".into(), error }
+    }
+}
+
 impl fmt::Display for SpoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -156,6 +162,8 @@ pub struct Trimmed {
     pub first_seq: u64,
     /// What the files that went leave behind; none where all in them was stored.
     pub hole: Option<StoredHole>,
+    /// Facts in that hole.
+    pub facts: u64,
 }
 
 /// What the spool did since it was opened.
@@ -250,7 +258,9 @@ impl Spool {
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((_, ordinal, _)) = name.to_str().and_then(log_folder::parse_name) else { continue };
+            let Some((_, ordinal, _)) = name.to_str().and_then(log_folder::parse_name) else {
+                continue;
+            };
             self.next_ordinal = self.next_ordinal.max(ordinal + 1);
             match LogFolder::find(entry.path(), self.owner) {
                 Ok(Some(log)) => found.push(log),
@@ -284,7 +294,8 @@ impl Spool {
         }
         for at in (0..logs.old.len()).rev() {
             // What holds nothing is nothing but a name; the newest is still needed as the parent.
-            if logs.old[at].segments.is_empty() && at + 1 < logs.old.len()
+            if logs.old[at].segments.is_empty()
+                && at + 1 < logs.old.len()
                 && let Some(log) = logs.old.remove(at)
             {
                 log.remove()?;
@@ -586,7 +597,7 @@ impl Spool {
                     log.remove_segment(0)?;
                 }
                 let (lane, first_seq) = (log.lane, log.first_seq());
-                trimmed.push(Trimmed { lane, log: log.log, first_seq, hole: None });
+                trimmed.push(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 });
             }
         }
         self.count_bytes();
@@ -606,7 +617,8 @@ impl Spool {
         for at in (0..logs.old.len()).rev() {
             let log = &logs.old[at];
             let is_done = log.made.seq <= log.progress.acked.seq.min(log.progress.safe_seq);
-            if is_done && Some(log.log) != but
+            if is_done
+                && Some(log.log) != but
                 && let Some(log) = logs.old.remove(at)
             {
                 log.remove()?;
@@ -639,7 +651,8 @@ impl Spool {
         let gone = log.segments[0];
         log.remove_segment(0)?;
         self.stats.unprotected += gone.last_seq - gone.before.seq;
-        Ok(Some(Trimmed { lane: log.lane, log: log.log, first_seq: log.first_seq(), hole: None }))
+        let (lane, first_seq) = (log.lane, log.first_seq());
+        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 }))
     }
 
     fn drop_unstored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
@@ -661,7 +674,9 @@ impl Spool {
         }
         self.stats.dropped += 1 + hole.to_seq - hole.from_seq;
         let (lane, first_seq) = (log.lane, log.first_seq());
-        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: Some(hole) }))
+        let first_index = first.before.next_index.max(log.progress.acked.next_index);
+        let facts = after.next_index.saturating_sub(first_index);
+        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: Some(hole), facts }))
     }
 
     /// Makes the acknowledged places durable, so that a later start sends less twice.
@@ -718,4 +733,3 @@ fn oldest_unstored(log: &LogFolder) -> Option<(usize, usize)> {
     let count = 1 + log.segments.iter().skip(at + 1).take_while(follows).count();
     (at + count < log.segments.len()).then_some((at, count))
 }
-

@@ -85,7 +85,9 @@ fn check_all(spool: &mut Spool, state: &LogState) {
             assert_eq!(found, state.made);
         }
     }
-    assert!(spool.fetch((state.lane, state.log), state.made.seq + 1, &mut bytes).unwrap().is_none());
+    assert!(
+        spool.fetch((state.lane, state.log), state.made.seq + 1, &mut bytes).unwrap().is_none()
+    );
 }
 
 fn segment_files(folder: &Path) -> Vec<PathBuf> {

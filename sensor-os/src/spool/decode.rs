@@ -11,7 +11,9 @@ use lapwing_protocol::element::{
     self, Feature, FeatureSpec, Kind, KindSpec, Nature, Scope, Value, read_value,
 };
 use lapwing_protocol::error::DecodeError;
-use lapwing_protocol::op::{DropReason, Op, OpReader, RawString, RawValue, RowChange, string_value};
+use lapwing_protocol::op::{
+    DropReason, Op, OpReader, RawString, RawValue, RowChange, string_value,
+};
 use lapwing_protocol::varint::Reader;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
@@ -163,8 +165,13 @@ impl LogDecoder {
 
     fn op(&mut self, reader: &mut OpReader<'_>) -> Result<Option<ShownOp>, DecodeError> {
         let Some(op) = reader.op()? else { return Ok(None) };
-        let mut shown =
-            ShownOp { op: "", kind: None, time_ns: None, key: Fields::default(), fields: Fields::default() };
+        let mut shown = ShownOp {
+            op: "",
+            kind: None,
+            time_ns: None,
+            key: Fields::default(),
+            fields: Fields::default(),
+        };
         match op {
             Op::Row { change, slot, kind, time_ns } => {
                 self.row(reader, (change, slot, kind), &mut shown)?;
@@ -193,7 +200,8 @@ impl LogDecoder {
                 });
                 shown.fields = Fields(names.collect());
                 let name = definition.name.to_owned();
-                let own = OwnKind { name, nature: definition.nature, scope: definition.scope, features };
+                let own =
+                    OwnKind { name, nature: definition.nature, scope: definition.scope, features };
                 self.kinds.insert(definition.kind, own);
             }
             Op::Dropped { count, reason } => {
@@ -287,9 +295,7 @@ impl LogDecoder {
                 self.strings.insert(slot, bytes.to_vec());
                 Ok(bytes.to_vec())
             }
-            RawString::Slot(slot) => {
-                self.strings.get(&slot).cloned().ok_or(DecodeError::EmptySlot)
-            }
+            RawString::Slot(slot) => self.strings.get(&slot).cloned().ok_or(DecodeError::EmptySlot),
         }
     }
 

@@ -88,8 +88,7 @@ impl Head {
             1 => Lane::Urgent,
             _ => return Ok(None),
         };
-        let is_sound =
-            &magic == MAGIC && checksum == crc32c::crc32c(&bytes[..HEAD_BYTES - 4]);
+        let is_sound = &magic == MAGIC && checksum == crc32c::crc32c(&bytes[..HEAD_BYTES - 4]);
         let opens = opens != 0;
         Ok(is_sound.then_some(Self { lane, opens, deployment, sensor, log, before }))
     }

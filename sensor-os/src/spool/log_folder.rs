@@ -306,8 +306,12 @@ impl LogFolder {
         };
         // A file of this name can only be one whose head or first record failed before.
         durable_file::remove(&path).map_err(failed)?;
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         if let Err(error) = file.write_all(&head.to_bytes()) {
             drop(file);
             let _ = durable_file::remove(&path);
@@ -355,7 +359,8 @@ impl LogFolder {
     /// Makes the progress durable.
     pub(super) fn save_progress(&self) -> Result<(), SpoolError> {
         let path = self.path.join("progress");
-        record::write(&path, &self.progress).map_err(|error| SpoolError::file("write", &path, error))
+        record::write(&path, &self.progress)
+            .map_err(|error| SpoolError::file("write", &path, error))
     }
 
     /// Removes the file at `position` among the segments.
@@ -392,9 +397,10 @@ impl LogFolder {
         let Some(segment) = found else { return Ok(None) };
         let path = self.path.join(file_name(segment.first_seq()));
         let failed = |error| SpoolError::file("read", &path, error);
-        let cursor = self.cursor.take().filter(|cursor| {
-            cursor.first_seq == segment.first_seq() && cursor.next_seq <= seq
-        });
+        let cursor = self
+            .cursor
+            .take()
+            .filter(|cursor| cursor.first_seq == segment.first_seq() && cursor.next_seq <= seq);
         let mut cursor = match cursor {
             Some(cursor) => cursor,
             None => {
@@ -433,8 +439,9 @@ fn find_segments(
         }
         let mut file = File::open(&path)?;
         match Head::read(&mut file)? {
-            Some(head) if (head.deployment, head.sensor, head.lane, head.log)
-                == (owner.0, owner.1, lane, log) =>
+            Some(head)
+                if (head.deployment, head.sensor, head.lane, head.log)
+                    == (owner.0, owner.1, lane, log) =>
             {
                 let bytes = file.metadata()?.len();
                 let Head { before, opens, .. } = head;

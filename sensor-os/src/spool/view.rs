@@ -75,7 +75,8 @@ pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
         let progress: Option<Progress> = record::read(&folder.join("progress")).ok().flatten();
         let acked_seq = progress.map_or(0, |progress| progress.acked.seq);
         let Ok(entries) = fs::read_dir(&folder) else { continue };
-        let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let mut files: Vec<PathBuf> =
+            entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
         files.sort();
         for path in files {
