@@ -1,17 +1,22 @@
 //! The contract of the encoder: whatever facts come, decoding the chunks gives the table.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod world;
 
 use std::collections::BTreeMap;
 
+use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::element::{
-    Change, Fact, Feature, Field, Kind, Reference, Value, dns, process, service, write_key,
+    Change, Definition, Fact, Feature, FeatureSpec, Field, Kind, KindSpec, Nature, Reference, Role,
+    Scope, Type, Value, dns, process, service, write_key,
 };
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::Lane;
-use lapwing_protocol::op::DropReason;
+use lapwing_protocol::items::Items;
+use lapwing_protocol::op::{DropReason, Op, OpReader};
 use lapwing_sensor_core::*;
 use proptest::prelude::*;
+use world::peer::Peer;
 use world::reader::{Reader, Row, row_bytes, row_of};
 use world::shell::Shell;
 use world::{BULK_LOG, Owned, SMALL, at, config, logs};
@@ -322,4 +327,64 @@ fn a_fact_that_fits_no_chunk_or_no_kind_is_announced() {
     let reader = rig.finish();
     assert_eq!(reader.dropped, [(DropReason::TooLarge, 1), (DropReason::Malformed, 1)]);
     assert_eq!(reader.next_index, 3);
+}
+
+#[test]
+fn an_agents_own_kind_is_described_in_each_segment_and_in_each_chunk_that_stands_alone() {
+    for (memory, descriptions) in [(Memory::Disk, 2), (Memory::RamOnly, 3)] {
+        let mut owned = Owned::new(&SMALL);
+        let mut sensor = Sensor::new(config(memory), owned.storage(), logs()).unwrap();
+        let mut buffer = [0; 64];
+        let features = [FeatureSpec {
+            feature: Feature(3),
+            name: "number",
+            value_type: Type::U64,
+            role: Role::Property,
+        }];
+        let definition = Definition {
+            kind: Kind(0x8001),
+            name: "door_opened",
+            nature: Nature::Event,
+            scope: Scope::Machine,
+            features: Items::encode(features, &mut buffer).unwrap(),
+        };
+        sensor.define(&definition).unwrap();
+        let mut peer = Peer::new(1);
+        let mut shell = Shell::default();
+        sensor.start(at(1));
+        for hours in [0, 0, 25] {
+            let now =
+                at(1_000 + sensor.stats().lanes[0].facts_produced * 1_000 + hours * 3_600_000);
+            let fields = [Field::new(Feature(3), Value::U64(7))];
+            let fact =
+                Fact { kind: Kind(0x8001), change: Change::Event, time_ns: 1, fields: &fields };
+            sensor.handle_timeout(now);
+            shell.fact(&mut sensor, now, Lane::Bulk, &fact);
+            sensor.close_chunk(now);
+            shell.settle(&mut sensor, now, &mut peer);
+        }
+        shell.settle(&mut sensor, at(26 * 3_600_000), &mut peer);
+        let found = peer.heads[&(Lane::Bulk, BULK_LOG)].chunks.values().map(|bytes| {
+            let chunk = Chunk::decode(bytes).unwrap();
+            let mut ops = OpReader::new(chunk.body, chunk.header.time_base_ns);
+            let mut found = 0;
+            while let Some(op) = ops.op().unwrap() {
+                if let Op::Define(known) = op {
+                    assert_eq!(known, definition);
+                    found += 1;
+                } else if let Op::Event { .. } = op {
+                    let spec = KindSpec {
+                        kind: Kind(0x8001),
+                        name: "door_opened",
+                        nature: Nature::Event,
+                        scope: Scope::Machine,
+                        features: &features,
+                    };
+                    while ops.field(&spec).unwrap().is_some() {}
+                }
+            }
+            found
+        });
+        assert_eq!(found.sum::<usize>(), descriptions, "{memory:?}");
+    }
 }

@@ -2,25 +2,25 @@
 //! chunks by the book, and a server that checks every frame.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-pub mod peer;
-pub mod reader;
-pub mod shell;
+pub(crate) mod peer;
+pub(crate) mod reader;
+pub(crate) mod shell;
 
 use lapwing_protocol::hello::{LogCause, Memory};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId};
 use lapwing_sensor_core::*;
 
-pub const DEPLOYMENT: DeploymentId = DeploymentId([1; 16]);
-pub const SENSOR: SensorId = SensorId([2; 16]);
-pub const BULK_LOG: LogId = LogId([3; 16]);
-pub const URGENT_LOG: LogId = LogId([4; 16]);
-pub const BOOT: BootId = BootId([5; 16]);
+pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId([1; 16]);
+pub(crate) const SENSOR: SensorId = SensorId([2; 16]);
+pub(crate) const BULK_LOG: LogId = LogId([3; 16]);
+pub(crate) const URGENT_LOG: LogId = LogId([4; 16]);
+pub(crate) const BOOT: BootId = BootId([5; 16]);
 
-pub fn at(ms: u64) -> Now {
+pub(crate) fn at(ms: u64) -> Now {
     Now { monotonic_ns: ms * 1_000_000, wall_ms: 1_700_000_000_000 + ms }
 }
 
-pub fn config(memory: Memory) -> Config<'static> {
+pub(crate) fn config(memory: Memory) -> Config<'static> {
     Config {
         deployment: DEPLOYMENT,
         sensor: SENSOR,
@@ -36,16 +36,16 @@ pub fn config(memory: Memory) -> Config<'static> {
     }
 }
 
-pub fn log(lane: Lane, log: LogId) -> LogPositions {
+pub(crate) fn log(lane: Lane, log: LogId) -> LogPositions {
     LogPositions::open((DEPLOYMENT, SENSOR), lane, log, LogCause::First, None)
 }
 
-pub fn logs() -> [LogPositions; 2] {
+pub(crate) fn logs() -> [LogPositions; 2] {
     [log(Lane::Bulk, BULK_LOG), log(Lane::Urgent, URGENT_LOG)]
 }
 
 /// Small enough to fill, large enough to work.
-pub const SMALL: Sizes = Sizes {
+pub(crate) const SMALL: Sizes = Sizes {
     rows: 24,
     index: 64,
     row_bytes: 4_096,
@@ -59,7 +59,7 @@ pub const SMALL: Sizes = Sizes {
 };
 
 /// The lent memory, owned.
-pub struct Owned {
+pub(crate) struct Owned {
     rows: Vec<RowEntry>,
     index: Vec<u16>,
     row_bytes: Vec<u8>,
@@ -81,7 +81,7 @@ struct OwnedLane {
 }
 
 impl Owned {
-    pub fn new(sizes: &Sizes) -> Self {
+    pub(crate) fn new(sizes: &Sizes) -> Self {
         Self {
             rows: vec![RowEntry::default(); sizes.rows],
             index: vec![0; sizes.index],
@@ -96,7 +96,7 @@ impl Owned {
         }
     }
 
-    pub fn storage(&mut self) -> Storage<'_> {
+    pub(crate) fn storage(&mut self) -> Storage<'_> {
         Storage {
             rows: &mut self.rows,
             index: &mut self.index,

@@ -15,12 +15,12 @@ use super::{DEPLOYMENT, SENSOR};
 
 /// What the server keeps of one log.
 #[derive(Clone, Debug)]
-pub struct Head {
-    pub next_seq: u64,
-    pub next_index: u64,
-    pub chain: Chain,
-    pub chunks: BTreeMap<u64, Vec<u8>>,
-    pub jumps: Vec<Jump>,
+pub(crate) struct Head {
+    pub(crate) next_seq: u64,
+    pub(crate) next_index: u64,
+    pub(crate) chain: Chain,
+    pub(crate) chunks: BTreeMap<u64, Vec<u8>>,
+    pub(crate) jumps: Vec<Jump>,
     must_open: bool,
 }
 
@@ -33,26 +33,26 @@ struct Granted {
     is_waiting: bool,
 }
 
-pub struct Peer {
-    pub id: ServerId,
-    pub heads: BTreeMap<(Lane, LogId), Head>,
-    pub output: Vec<u8>,
+pub(crate) struct Peer {
+    pub(crate) id: ServerId,
+    pub(crate) heads: BTreeMap<(Lane, LogId), Head>,
+    pub(crate) output: Vec<u8>,
     /// Chunks and bytes of credit beyond what is stored.
-    pub chunks_ahead: u64,
-    pub bytes_ahead: u64,
-    pub rows_max: u32,
+    pub(crate) chunks_ahead: u64,
+    pub(crate) bytes_ahead: u64,
+    pub(crate) rows_max: u32,
     /// Whether acknowledgements are held back.
-    pub is_silent: bool,
+    pub(crate) is_silent: bool,
     /// Refuse this many chunks yet to come.
-    pub nacks: u32,
-    pub hellos: usize,
-    pub last_hello_logs: Vec<(Lane, LogId, u64)>,
+    pub(crate) nacks: u32,
+    pub(crate) hellos: usize,
+    pub(crate) last_hello_logs: Vec<(Lane, LogId, u64)>,
     granted: BTreeMap<Lane, Granted>,
     input: Vec<u8>,
 }
 
 impl Peer {
-    pub fn new(id: u8) -> Self {
+    pub(crate) fn new(id: u8) -> Self {
         Self {
             id: ServerId([id; 16]),
             heads: BTreeMap::new(),
@@ -69,19 +69,19 @@ impl Peer {
         }
     }
 
-    pub fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.granted.clear();
         self.input.clear();
         self.output.clear();
     }
 
-    pub fn send(&mut self, message: &Message<'_>) {
+    pub(crate) fn send(&mut self, message: &Message<'_>) {
         let mut buffer = vec![0; 65_536];
         let length = message.encode(&mut buffer).expect("room");
         self.output.extend(&buffer[..length]);
     }
 
-    pub fn handle(&mut self, bytes: &[u8]) {
+    pub(crate) fn handle(&mut self, bytes: &[u8]) {
         self.input.extend(bytes);
         let input = std::mem::take(&mut self.input);
         let mut buffer = vec![0; 65_536];
@@ -240,7 +240,7 @@ impl Peer {
         self.ack(lane);
     }
 
-    pub fn ack(&mut self, lane: Lane) {
+    pub(crate) fn ack(&mut self, lane: Lane) {
         if self.is_silent {
             return;
         }
@@ -256,7 +256,7 @@ impl Peer {
     }
 
     /// All that was stored of a log, from chunk `from` on, in order.
-    pub fn read(&self, lane: Lane, log: LogId) -> super::reader::Reader {
+    pub(crate) fn read(&self, lane: Lane, log: LogId) -> super::reader::Reader {
         let mut reader = super::reader::Reader::new();
         for (seq, bytes) in &self.heads[&(lane, log)].chunks {
             let jumps = self.heads[&(lane, log)].jumps.iter();

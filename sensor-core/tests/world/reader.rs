@@ -14,17 +14,17 @@ use lapwing_protocol::op::{
 use lapwing_protocol::varint::{Reader as Cursor, Writer};
 
 /// Canonical values by feature.
-pub type Row = BTreeMap<u16, Vec<u8>>;
-pub type Rows = BTreeMap<u32, (Kind, Row)>;
+pub(crate) type Row = BTreeMap<u16, Vec<u8>>;
+pub(crate) type Rows = BTreeMap<u32, (Kind, Row)>;
 
 #[derive(Clone, Debug, Default)]
-pub struct Reader {
-    pub rows: Rows,
-    pub events: Vec<(Kind, Row)>,
-    pub removed: Vec<(Kind, Row)>,
-    pub dropped: Vec<(DropReason, u64)>,
-    pub next_index: u64,
-    pub keyframes: usize,
+pub(crate) struct Reader {
+    pub(crate) rows: Rows,
+    pub(crate) events: Vec<(Kind, Row)>,
+    pub(crate) removed: Vec<(Kind, Row)>,
+    pub(crate) dropped: Vec<(DropReason, u64)>,
+    pub(crate) next_index: u64,
+    pub(crate) keyframes: usize,
     strings: BTreeMap<u32, Vec<u8>>,
     /// The table of a keyframe that is under way.
     coming: Option<Rows>,
@@ -33,12 +33,12 @@ pub struct Reader {
 
 impl Reader {
     /// A reader at the start of a log, whose first fact has index 1.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { next_index: 1, ..Self::default() }
     }
 
     /// Applies one chunk of `log`.
-    pub fn apply(&mut self, log: LogId, bytes: &[u8]) {
+    pub(crate) fn apply(&mut self, log: LogId, bytes: &[u8]) {
         let chunk = Chunk::decode(bytes).expect("a chunk");
         let header = &chunk.header;
         let alone = header.flags.has(ChunkFlags::SELF_CONTAINED);
@@ -157,12 +157,12 @@ impl Reader {
 }
 
 /// The natural key of a row, in canonical form.
-pub fn key_of(spec: &KindSpec<'_>, row: &Row) -> Vec<u8> {
+pub(crate) fn key_of(spec: &KindSpec<'_>, row: &Row) -> Vec<u8> {
     let keys = spec.features.iter().filter(|feature| feature.role.is_key());
     keys.flat_map(|feature| row[&feature.feature.0].clone()).collect()
 }
 
-pub fn canonical(value: Value<'_>) -> Vec<u8> {
+pub(crate) fn canonical(value: Value<'_>) -> Vec<u8> {
     let mut buffer = vec![0; 8_192];
     let mut writer = Writer::new(&mut buffer);
     write_value(&mut writer, value).expect("room");
@@ -170,7 +170,7 @@ pub fn canonical(value: Value<'_>) -> Vec<u8> {
 }
 
 /// A row as both ends hash it.
-pub fn row_bytes(row: &Row) -> Vec<u8> {
+pub(crate) fn row_bytes(row: &Row) -> Vec<u8> {
     let mut buffer = [0; 10];
     let mut writer = Writer::new(&mut buffer);
     writer.unsigned(row.keys().fold(0, |bits, feature| bits | 1 << feature)).expect("room");
@@ -179,18 +179,18 @@ pub fn row_bytes(row: &Row) -> Vec<u8> {
     bytes
 }
 
-pub fn digest(log: LogId, rows: &Rows) -> u64 {
+pub(crate) fn digest(log: LogId, rows: &Rows) -> u64 {
     rows.values()
         .fold(0, |sum, (kind, row)| sum.wrapping_add(row_digest(log, *kind, &row_bytes(row))))
 }
 
 /// A list of fields as a row.
-pub fn row_of(fields: &[Field<'_>]) -> Row {
+pub(crate) fn row_of(fields: &[Field<'_>]) -> Row {
     fields.iter().map(|field| (field.feature.0, canonical(field.value))).collect()
 }
 
 /// The text in a canonical value.
-pub fn text(value: &[u8]) -> String {
+pub(crate) fn text(value: &[u8]) -> String {
     let value = read_value(&mut Cursor::new(value), element::Type::Text).expect("a text");
     String::from_utf8_lossy(value.as_string().expect("a text")).into_owned()
 }

@@ -11,26 +11,26 @@ use super::{DEPLOYMENT, SENSOR, reader::Reader};
 
 /// A chunk in the spool.
 #[derive(Clone, Debug)]
-pub struct Spooled {
-    pub bytes: Vec<u8>,
-    pub opens: bool,
-    pub behind: Position,
+pub(crate) struct Spooled {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) opens: bool,
+    pub(crate) behind: Position,
 }
 
 #[derive(Default)]
-pub struct Shell {
-    pub spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Spooled>>,
-    pub seen: Vec<String>,
-    pub closed: Vec<CloseReason>,
-    pub fetched: usize,
-    pub logs_opened: u8,
+pub(crate) struct Shell {
+    pub(crate) spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Spooled>>,
+    pub(crate) seen: Vec<String>,
+    pub(crate) closed: Vec<CloseReason>,
+    pub(crate) fetched: usize,
+    pub(crate) logs_opened: u8,
     /// Old logs that are still to be sent, by lane.
-    pub tails: BTreeMap<Lane, Vec<LogPositions>>,
+    pub(crate) tails: BTreeMap<Lane, Vec<LogPositions>>,
 }
 
 impl Shell {
     /// Hands in a fact, draining as often as it takes.
-    pub fn fact(
+    pub(crate) fn fact(
         &mut self,
         sensor: &mut Sensor<'_>,
         now: Now,
@@ -51,7 +51,7 @@ impl Shell {
     }
 
     /// Takes chunks into the spool and tells how many.
-    pub fn spool(&mut self, sensor: &mut Sensor<'_>, now: Now) -> usize {
+    pub(crate) fn spool(&mut self, sensor: &mut Sensor<'_>, now: Now) -> usize {
         let mut count = 0;
         while let Some(chunk) = sensor.poll_chunk(now) {
             let Spool { lane, log, seq, next_index, .. } = chunk;
@@ -70,7 +70,7 @@ impl Shell {
     }
 
     /// Drains everything once around; `true` when anything happened.
-    pub fn drain(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
+    pub(crate) fn drain(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
         let mut is_busy = false;
         let mut buffer = vec![0; 20_000];
         loop {
@@ -105,7 +105,7 @@ impl Shell {
     }
 
     /// Drains until all is quiet.
-    pub fn settle(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) {
+    pub(crate) fn settle(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) {
         for _ in 0..2_000 {
             if !self.drain(sensor, now, peer) {
                 return;
@@ -173,7 +173,7 @@ impl Shell {
     }
 
     /// Reads the spooled log from chunk `from` on.
-    pub fn read(&self, lane: Lane, log: LogId, from: u64) -> Reader {
+    pub(crate) fn read(&self, lane: Lane, log: LogId, from: u64) -> Reader {
         let mut reader = Reader::new();
         let Some(chunks) = self.spool.get(&(lane, log)) else { return reader };
         for (seq, chunk) in chunks.range(from..) {
