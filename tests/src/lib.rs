@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod house;
+pub mod simulator;
 pub mod targets;
 pub mod wait;
