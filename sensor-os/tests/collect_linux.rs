@@ -5,9 +5,10 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lapwing_protocol::element::{
@@ -71,7 +72,7 @@ fn a_script_is_seen_as_its_interpreter_with_the_scripts_command_line() {
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/bin/sh\nread line\n").unwrap();
     make_executable(&script);
-    let mut child = Command::new(&script).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new(&script).stdin(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
 
     let shell = std::fs::canonicalize("/bin/sh").unwrap();
@@ -133,9 +134,14 @@ fn files_in_a_watched_folder_and_in_new_ones_below_are_seen() {
     };
     let Some(mut machine) = Watched::start_with(config) else { return };
     let script = "echo one > first; mkdir below; echo three > below/second; \
-        echo more >> first; rm first; mv below/second below/third; sleep 1";
-    let mut shell =
-        Command::new("/bin/sh").args(["-c", script]).current_dir(&folder).spawn().unwrap();
+        echo more >> first; rm first; read go; mv below/second below/third; read end";
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", script])
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut to_shell = shell.stdin.take().unwrap();
     let pid = u64::from(shell.id());
 
     let event = |name: &str, action: u64| {
@@ -155,7 +161,9 @@ fn files_in_a_watched_folder_and_in_new_ones_below_are_seen() {
     assert!(key.starts_with(shell_key), "the shell did it: {created:?}");
     machine.wait_for("a file in a new folder", event("below/second", 1));
     machine.wait_for("removal", event("first", 3));
+    to_shell.write_all(b"go\n").unwrap();
     machine.wait_for("a new name", event("below/third", 4));
+    drop(to_shell);
     shell.wait().unwrap();
 }
 
@@ -164,18 +172,8 @@ fn a_name_that_is_looked_up_on_loopback_is_seen_once_with_its_answer() {
     let Some(mut machine) = Watched::start() else { return };
     let resolver = UdpSocket::bind("127.66.6.53:53").unwrap();
     let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let name = b"\x05Short\x07example\x04test\x00";
-    let mut question = vec![0x51, 0x52, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    question.extend_from_slice(name);
-    question.extend_from_slice(&[0, 1, 0, 1]);
-    asker.send_to(&question, resolver.local_addr().unwrap()).unwrap();
-    let mut buffer = [0; 512];
-    let (length, from) = resolver.recv_from(&mut buffer).unwrap();
-    let mut answer = buffer[..length].to_vec();
-    answer[2] = 0x81;
-    answer[7] = 1;
-    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 66, 6, 6]);
-    resolver.send_to(&answer, from).unwrap();
+    asker.send_to(&question("Short"), resolver.local_addr().unwrap()).unwrap();
+    answer_one(&resolver);
 
     let is_ours = |fact: &CollectedFact| fact.text(dns::question) == Some("short.example.test");
     let seen = machine.wait_for("the answer", is_ours);
@@ -184,9 +182,33 @@ fn a_name_that_is_looked_up_on_loopback_is_seen_once_with_its_answer() {
     assert_eq!(seen.value(dns::server), Some(&OwnedValue::Ip(IpAddr::from([127, 66, 6, 53]))));
     assert_eq!(seen.value(dns::process), Some(&own_reference()));
     // What comes after it shows that no second one of it is on its way.
-    Command::new("/bin/true").status().unwrap();
-    machine.wait_for("anything later", |fact| fact.kind == process::KIND);
+    asker.send_to(&question("later"), resolver.local_addr().unwrap()).unwrap();
+    answer_one(&resolver);
+    machine.wait_for("a later one", |fact| fact.text(dns::question) == Some("later.example.test"));
     assert_eq!(machine.seen.iter().filter(|fact| is_ours(fact)).count(), 1);
+}
+
+#[test]
+fn who_looks_a_name_up_and_ends_at_once_is_known() {
+    let Some(mut machine) = Watched::start() else { return };
+    let resolver = UdpSocket::bind("127.66.6.54:53").unwrap();
+    let bytes: String = question("quick").iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    let script = format!(
+        "exec 3<>/dev/udp/127.66.6.54/53; printf '{bytes}' >&3; read -r -t 10 -N 1 -u 3; kill -9 $$"
+    );
+    let mut asker = Command::new("/bin/bash").args(["-c", &script]).spawn().unwrap();
+    answer_one(&resolver);
+    asker.wait().unwrap();
+
+    let seen = machine
+        .wait_for("the answer", |fact| fact.text(dns::question) == Some("quick.example.test"));
+    let Some(OwnedValue::Ref(kind, key)) = seen.value(dns::process) else {
+        panic!("no process in {seen:?}");
+    };
+    let mut buffer = [0; 64];
+    let pid = [Value::U64(asker.id().into())];
+    assert_eq!(*kind, process::KIND);
+    assert!(key.starts_with(write_key(&pid, &mut buffer).unwrap()), "{seen:?}");
 }
 
 #[test]
@@ -370,6 +392,29 @@ impl Program {
         make_executable(path);
         Self { path: path.to_owned(), hash: Sha256::digest(&bytes).into() }
     }
+}
+
+/// A question for the address of `label`.example.test.
+fn question(label: &str) -> Vec<u8> {
+    let mut message = vec![0x51, 0x52, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in [label, "example", "test"] {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message
+}
+
+/// Waits for one question, and answers it with 127.66.6.6.
+fn answer_one(resolver: &UdpSocket) {
+    resolver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 512];
+    let (length, asker) = resolver.recv_from(&mut buffer).unwrap();
+    let mut answer = buffer[..length].to_vec();
+    answer[2] = 0x81;
+    answer[7] = 1;
+    answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 66, 6, 6]);
+    resolver.send_to(&answer, asker).unwrap();
 }
 
 fn make_executable(path: &Path) {

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::OnceLock;
 
-use crate::sys::bpf::{ExecLayout, SocketLayout};
+use crate::sys::bpf::{ExecLayout, SenderLayout, SocketLayout};
 use crate::sys::native;
 
 /// How deep anonymous members are followed: the kernel's own nest three deep.
@@ -162,11 +162,24 @@ impl TypeInfo<'_> {
     }
 }
 
+impl TypeInfo<'_> {
+    /// Where the fields that the send tracer reads lie; the error is the field that was not found.
+    fn sender_layout(&self) -> Result<SenderLayout, &'static str> {
+        Ok(SenderLayout {
+            protocol: self.offset("sock", "sk_protocol")?,
+            ports: self.offset("sock_common", "skc_dport")?,
+            namespace: self.offset("sock_common", "skc_net")?,
+            namespace_number: self.offset("net", "ns")? + self.offset("ns_common", "inum")?,
+        })
+    }
+}
+
 /// What the tracers need of the running kernel; each may be missing for itself.
 #[derive(Debug)]
 struct KernelLayouts {
     socket: Result<SocketLayout, String>,
     exec: Result<ExecLayout, String>,
+    sender: Result<SenderLayout, String>,
 }
 
 impl KernelLayouts {
@@ -184,8 +197,13 @@ impl KernelLayouts {
                 Ok(types) => Self {
                     socket: types.socket_layout().map_err(lacks),
                     exec: types.exec_layout().map_err(lacks),
+                    sender: types.sender_layout().map_err(lacks),
                 },
-                Err(reason) => Self { socket: Err(reason.clone()), exec: Err(reason) },
+                Err(reason) => Self {
+                    socket: Err(reason.clone()),
+                    exec: Err(reason.clone()),
+                    sender: Err(reason),
+                },
             }
         })
     }
@@ -207,6 +225,15 @@ pub(crate) fn kernel_socket_layout() -> io::Result<SocketLayout> {
 /// It gives no type information, or a field is not found in it.
 pub(crate) fn kernel_exec_layout() -> io::Result<ExecLayout> {
     KernelLayouts::of_this_kernel().exec.clone().map_err(unsupported)
+}
+
+/// Where the running kernel has the fields that the send tracer reads.
+///
+/// # Errors
+///
+/// It gives no type information, or a field is not found in it.
+pub(crate) fn kernel_sender_layout() -> io::Result<SenderLayout> {
+    KernelLayouts::of_this_kernel().sender.clone().map_err(unsupported)
 }
 
 fn unsupported(reason: String) -> io::Error {

@@ -64,6 +64,26 @@ impl Happened {
     }
 }
 
+impl Happened {
+    /// What to tell of it. One event may say several things of a name, since the kernel merges;
+    /// what is there now says which came last.
+    fn actions(&self, is_there: bool) -> Vec<Action> {
+        let appeared = match (self.moved_here, self.appeared) {
+            (true, _) => Some(Action::Renamed),
+            (false, true) => Some(Action::Created),
+            (false, false) => None,
+        };
+        let modified = (self.written && appeared.is_none()).then_some(Action::Modified);
+        let removed = self.vanished.then_some(Action::Removed);
+        if is_there {
+            // It went and came back.
+            [removed, appeared, modified].into_iter().flatten().collect()
+        } else {
+            [appeared, modified, removed].into_iter().flatten().collect()
+        }
+    }
+}
+
 /// The collector, opened but not running.
 #[derive(Debug)]
 pub(crate) struct FolderCollector {
@@ -223,19 +243,9 @@ impl FolderCollector {
             }
             return;
         }
-        let action = match event {
-            // One event may say several things of a name: the kernel merges. What is there now
-            // decides.
-            Happened { vanished: true, .. } if fs::symlink_metadata(&path).is_err() => {
-                Action::Removed
-            }
-            Happened { moved_here: true, .. } => Action::Renamed,
-            Happened { appeared: true, .. } => Action::Created,
-            Happened { written: true, .. } => Action::Modified,
-            Happened { vanished: true, .. } => Action::Removed,
-            _ => return,
-        };
-        self.tell(&path, action, event.pid);
+        for action in event.actions(fs::symlink_metadata(&path).is_ok()) {
+            self.tell(&path, action, event.pid);
+        }
     }
 
     fn tell(&self, path: &Path, action: Action, pid: u32) {
@@ -278,5 +288,35 @@ impl FolderCollector {
             (None, _) => fact.missing(file_event::file_bytes).missing(file_event::inode),
         }
         .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merged_event_is_told_as_all_that_it_says() {
+        let nothing = || Happened {
+            folder: FolderHandle::default(),
+            name: OsString::new(),
+            pid: 1,
+            appeared: false,
+            moved_here: false,
+            written: false,
+            vanished: false,
+            is_folder: false,
+        };
+        let made = Happened { appeared: true, written: true, ..nothing() };
+        assert_eq!(made.actions(true), [Action::Created]);
+        let brief = Happened { appeared: true, written: true, vanished: true, ..nothing() };
+        assert_eq!(brief.actions(false), [Action::Created, Action::Removed]);
+        assert_eq!(brief.actions(true), [Action::Removed, Action::Created]);
+        let moved = Happened { appeared: true, moved_here: true, ..nothing() };
+        assert_eq!(moved.actions(true), [Action::Renamed]);
+        let written = Happened { written: true, ..nothing() };
+        assert_eq!(written.actions(true), [Action::Modified]);
+        // It was removed by somebody else since, which is an event of its own.
+        assert_eq!(written.actions(false), [Action::Modified]);
     }
 }

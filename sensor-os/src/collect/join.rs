@@ -251,6 +251,20 @@ impl Join {
         }
     }
 
+    /// Whoever hashes begins anew, and knows nothing of what was asked before.
+    pub(crate) fn handle_hasher_restart(&mut self, now_ns: u64) {
+        self.opens.hasher_restarted();
+        for key in self.awaiting.clone() {
+            let Some(process) = self.process_mut(key) else { continue };
+            process.program.opened = false;
+            if process.ending.is_some() {
+                process.program.hash = Hash::Unseen;
+            }
+            self.await_hash(key);
+            self.finish(now_ns, key);
+        }
+    }
+
     /// Tells every running process again: something was lost on the way.
     pub(crate) fn tell_all(&mut self) {
         let keys: Vec<ProcessKey> = self.running.values().map(|process| process.key).collect();

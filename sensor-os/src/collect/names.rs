@@ -1,17 +1,21 @@
 //! The collector of names: hears the answers of name servers as they come in.
 //!
 //! It hears UDP on port 53 in the sensor's own network namespace, the loopback device included. It
-//! does not hear TCP, TLS or HTTPS, nor names that a cache answers without asking. Who asked is
-//! who holds the socket that the answer goes to, if it still does when the answer is looked at; an
-//! asker found once is remembered for its other questions from the same port.
+//! does not hear TCP, TLS or HTTPS, nor names that a cache answers without asking.
+//!
+//! Who asked is who sent from the port that the answer goes to, as the send tracer remembers; where
+//! there is no tracer, who holds the socket when the answer is looked at. An answer whose asker is
+//! not known yet waits a moment: the tracer's word may come after a fast answer.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use lapwing_protocol::element::{Change, dns};
 
+use super::btf::kernel_sender_layout;
 use super::dns::{Answer, parse_packet};
 use super::fact::{CollectedFact, FactBuilder, OwnedValue, Room};
 use super::health::Parts;
@@ -19,6 +23,7 @@ use super::limits::DESCRIPTORS_SEARCHED_MAX;
 use super::procfs;
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
+use crate::sys::bpf::SenderTracer;
 use crate::sys::clock;
 use crate::sys::host::name_thread;
 use crate::sys::packet::{NameAnswers, Network};
@@ -31,6 +36,14 @@ const PACKET_BYTES_MAX: usize = 65_536;
 const REMEMBERED_ANSWERS: usize = 64;
 /// How long an answer is taken for the same one, and an asker for the owner of its port.
 const REMEMBERED_NS: u64 = 2_000_000_000;
+/// How long ago a question may have been asked: longer than resolvers wait for one answer.
+const ASKED_NS_MAX: u64 = 10_000_000_000;
+/// How long an answer waits for word of its asker, and how often it is looked for meanwhile.
+const ASKER_PATIENCE_NS: u64 = 60_000_000;
+/// See [`ASKER_PATIENCE_NS`].
+const ASKER_LOOK: Duration = Duration::from_millis(5);
+/// Answers that may wait for word of their askers; beyond it the oldest is told without.
+const WAITING_ANSWERS_MAX: usize = 256;
 /// Searches for askers a second; beyond it the asker is shown as not seen. A search costs about 2
 /// ms.
 const SEARCHES_PER_SECOND_MAX: usize = 20;
@@ -42,9 +55,12 @@ pub(crate) struct NameCollector {
     stop: Stop,
     captures: Vec<NameAnswers>,
     sockets: Option<SockDiag>,
+    tracer: Option<SenderTracer>,
     buffer: Vec<u8>,
     heard: VecDeque<(u64, Answer)>,
     askers: VecDeque<(u64, (IpAddr, u16), ProcessBrief)>,
+    /// Answers without an asker yet, with when they came.
+    waiting: VecDeque<(u64, Answer)>,
     searched_ns: VecDeque<u64>,
 }
 
@@ -61,15 +77,22 @@ impl NameCollector {
         if let Err(error) = &sockets {
             parts.fails("socket table", "which process looked a name up", error);
         }
+        let tracer = parts.keep(
+            "send tracer",
+            "which process looked a name up, where it closes its socket at once",
+            kernel_sender_layout().and_then(|layout| SenderTracer::attach(&layout)),
+        );
         shared.health.report(Source::Names, parts.report());
         Self {
             shared,
             stop,
             captures: captures.into_iter().flatten().collect(),
             sockets: sockets.ok(),
+            tracer,
             buffer: vec![0; PACKET_BYTES_MAX],
             heard: VecDeque::new(),
             askers: VecDeque::new(),
+            waiting: VecDeque::new(),
             searched_ns: VecDeque::new(),
         }
     }
@@ -80,7 +103,8 @@ impl NameCollector {
         loop {
             let mut watched = vec![self.stop.wake.watched()];
             watched.extend(self.captures.iter().map(|c| (c.as_fd(), Interest::Readable)));
-            if let Err(error) = wait(&watched, None) {
+            let timeout = (!self.waiting.is_empty()).then_some(ASKER_LOOK);
+            if let Err(error) = wait(&watched, timeout) {
                 log::error!("the collector of names cannot wait, and ends: {error}");
                 return;
             }
@@ -91,6 +115,7 @@ impl NameCollector {
             if let Err(error) = self.read() {
                 log::warn!("answers of name servers cannot be read: {error}");
             }
+            self.look_for_askers();
         }
     }
 
@@ -125,10 +150,35 @@ impl NameCollector {
         if self.heard.iter().any(|(_, heard)| *heard == answer) {
             return;
         }
-        let asker = self.asker_of(answer.asker, now_ns);
-        let fact = self.fact(&answer, asker, now_ns);
-        self.shared.sender.give(fact);
-        self.heard.push_back((now_ns, answer));
+        self.heard.push_back((now_ns, answer.clone()));
+        match self.asker_of(answer.asker, now_ns) {
+            Some(asker) => self.tell(&answer, Some(asker), now_ns),
+            None => {
+                self.waiting.push_back((now_ns, answer));
+                if self.waiting.len() > WAITING_ANSWERS_MAX
+                    && let Some((came_ns, oldest)) = self.waiting.pop_front()
+                {
+                    self.tell(&oldest, None, came_ns);
+                }
+            }
+        }
+    }
+
+    /// Tells the answers whose asker is known by now, or has been waited for long enough.
+    fn look_for_askers(&mut self) {
+        let now_ns = clock::boottime_ns();
+        for (came_ns, answer) in std::mem::take(&mut self.waiting) {
+            let asker = self.sender_to(answer.asker.1, now_ns);
+            if asker.is_some() || now_ns.saturating_sub(came_ns) > ASKER_PATIENCE_NS {
+                self.tell(&answer, asker, came_ns);
+            } else {
+                self.waiting.push_back((came_ns, answer));
+            }
+        }
+    }
+
+    fn tell(&self, answer: &Answer, asker: Option<ProcessBrief>, came_ns: u64) {
+        self.shared.sender.give(self.fact(answer, asker, came_ns));
     }
 
     fn forget(&mut self, now_ns: u64) {
@@ -148,6 +198,9 @@ impl NameCollector {
         if let Some((_, _, known)) = self.askers.iter().find(|(_, known, _)| *known == asker) {
             return Some(known.clone());
         }
+        if let Some(sender) = self.sender_to(asker.1, now_ns) {
+            return Some(sender);
+        }
         if self.searched_ns.len() >= SEARCHES_PER_SECOND_MAX {
             return None;
         }
@@ -157,6 +210,13 @@ impl NameCollector {
         let brief = self.shared.processes.find(pid)?;
         self.askers.push_back((now_ns, asker, brief.clone()));
         Some(brief)
+    }
+
+    /// The process that the tracer saw send from `port`.
+    fn sender_to(&self, port: u16, now_ns: u64) -> Option<ProcessBrief> {
+        let sender = self.tracer.as_ref()?.sender(port)?;
+        let fresh = now_ns.saturating_sub(sender.time_ns) < ASKED_NS_MAX;
+        fresh.then(|| self.shared.processes.find(sender.pid)).flatten()
     }
 
     /// The sockets that an answer to `address` and `port` is for.

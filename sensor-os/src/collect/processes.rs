@@ -127,6 +127,7 @@ impl ProcessCollector {
     /// Collects until it is asked to stop.
     pub(crate) fn run(mut self) -> ProcessMemory {
         name_thread(c"lapwing-process");
+        self.memory.join.handle_hasher_restart(clock::boottime_ns());
         self.scan();
         self.tell();
         loop {

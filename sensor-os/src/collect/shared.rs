@@ -103,8 +103,10 @@ impl ProcessDirectory {
         let known = self.lock().get(&pid).cloned();
         match known {
             Some(brief) if brief.ended_ns.is_none() => Some(brief),
-            // The number may have been used again since.
-            ended => read_brief(pid).or(ended),
+            // The number may have been used again since. What is left of an ended process says less
+            // than what was known of it.
+            Some(ended) => read_brief(pid).filter(|now| now.key != ended.key).or(Some(ended)),
+            None => read_brief(pid),
         }
     }
 

@@ -11,6 +11,7 @@
 #![allow(unsafe_code, reason = "bpf and a mapped ring")]
 
 mod execs;
+mod senders;
 mod sockets;
 
 use std::ffi::CStr;
@@ -19,6 +20,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use execs::{ExecLayout, ExecTracer};
+pub(crate) use senders::{SenderLayout, SenderTracer};
 pub(crate) use sockets::{SocketChange, SocketLayout, SocketTracer};
 
 use super::{host, native};
@@ -29,6 +31,7 @@ const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const MAP_TYPE_RINGBUF: u32 = 27;
 const PROGRAM_TYPE_RAW_TRACEPOINT: u32 = 17;
 
+const CALL_MAP_UPDATE: i32 = 2;
 const CALL_CURRENT_PID_TGID: i32 = 14;
 const CALL_CURRENT_UID_GID: i32 = 15;
 const CALL_PROBE_READ_USER: i32 = 112;
@@ -39,6 +42,9 @@ const CALL_RINGBUF_RESERVE: i32 = 131;
 const CALL_RINGBUF_SUBMIT: i32 = 132;
 
 const LOAD_U64: u8 = 0x79;
+const LOAD_U16: u8 = 0x69;
+const STORE_U32: u8 = 0x63;
+const AND_IMMEDIATE: u8 = 0x57;
 const STORE_U64: u8 = 0x7b;
 const STORE_IMMEDIATE_U64: u8 = 0x7a;
 const STORE_U8: u8 = 0x73;
@@ -64,17 +70,21 @@ pub(crate) enum TracerReading {
     MayHaveLost,
 }
 
+/// A command that answers a new descriptor.
 fn bpf(command: libc::c_long, attributes: &mut [u8]) -> io::Result<OwnedFd> {
-    // SAFETY: `attributes` is a union bpf_attr of the stated length, whose pointers name live
-    // memory of their callers; every command used here answers a new descriptor.
-    let raw =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
-    let raw = i32::try_from(raw).unwrap_or(-1);
-    if raw < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `raw` was just opened and belongs to nobody else.
+    let raw = i32::try_from(bpf_status(command, attributes)?).unwrap_or(-1);
+    // SAFETY: the commands that come here answer a descriptor, just opened, that belongs to nobody
+    // else.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// A command that answers a number, negative ones being errors.
+fn bpf_status(command: libc::c_long, attributes: &mut [u8]) -> io::Result<libc::c_long> {
+    // SAFETY: `attributes` is a union bpf_attr of the stated length, whose pointers name live
+    // memory of their callers, as long as the command needs.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
 fn load(instructions: &[u64]) -> io::Result<OwnedFd> {

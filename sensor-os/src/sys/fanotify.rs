@@ -183,7 +183,7 @@ impl AsFd for ExecWatch {
 }
 
 /// What names a folder whatever its path becomes: filesystem and handle.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FolderHandle {
     filesystem: [u8; 8],
     handle: Vec<u8>,

@@ -110,6 +110,16 @@ pub(crate) fn require_first_process_namespace() -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
+/// The number of this process' network namespace.
+///
+/// # Errors
+///
+/// `/proc` does not say.
+pub(crate) fn network_namespace() -> io::Result<u32> {
+    let inode = std::fs::metadata("/proc/self/ns/net")?.ino();
+    u32::try_from(inode).map_err(io::Error::other)
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid has no precondition and cannot fail.

@@ -107,6 +107,15 @@ impl Opens {
         }
     }
 
+    /// Hashes that are awaited will not come.
+    pub(super) fn hasher_restarted(&mut self) {
+        for (_, opened) in self.waiting.values_mut().flatten() {
+            if opened.hash == Hash::Awaited {
+                opened.hash = Hash::Unseen;
+            }
+        }
+    }
+
     pub(super) fn forget(&mut self, pid: u32) {
         self.waiting.remove(&pid);
     }

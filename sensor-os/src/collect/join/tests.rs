@@ -136,6 +136,23 @@ fn an_end_does_not_wait_for_ever_for_a_hash() {
 }
 
 #[test]
+fn a_hash_that_was_asked_of_a_hasher_that_is_gone_is_asked_again() {
+    let mut join = with_shell();
+    for (pid, name) in [(CHILD, "/tmp/runs"), (CHILD + 1, "/tmp/ended")] {
+        join.handle_open(0, pid, opened(name, ProgramFormat::Static, Hash::Awaited));
+        join.handle_fork(0, (pid, SHELL), 0, None);
+        join.handle_exec(0, pid, 0, None);
+    }
+    join.handle_exit(0, CHILD + 1, 0, Some(0));
+    join.handle_hasher_restart(MS);
+    let (key, wanted) = join.poll_hash_wanted().unwrap();
+    assert_eq!((key.pid, wanted), (CHILD, image("/tmp/runs")));
+    assert_eq!(join.poll_hash_wanted(), None);
+    let ended = drain(&mut join);
+    assert_eq!(status(ended.last().unwrap()), Some(0), "its file is not asked for any more");
+}
+
+#[test]
 fn a_fork_that_executes_soon_is_told_once() {
     let mut join = with_shell();
     join.handle_fork(0, (CHILD, SHELL), 100 * MS, Some(stat(CHILD, 10, "/bin/sh")));
