@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod house;
+pub mod platform;
 pub mod simulator;
 pub mod targets;
 pub mod wait;

@@ -24,6 +24,11 @@ pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>
     }
 }
 
+/// Lets a moment pass: for a loop that looks at something else than a condition.
+pub fn a_moment() {
+    thread::sleep(PAUSE);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

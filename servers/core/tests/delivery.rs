@@ -1,10 +1,13 @@
 //! The server's end of delivery against a hand-written sensor: each rule once, byte for byte.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags, ChunkHeader};
 use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, NackReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::frame::{Frame, FrameKind};
-use lapwing_protocol::hello::{Hello, LogCause, LogGrant, LogHead, LogVerdict, Memory, StoredRange};
+use lapwing_protocol::hello::{
+    Hello, LogCause, LogGrant, LogHead, LogVerdict, Memory, StoredRange,
+};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::message::Message;
@@ -162,9 +165,8 @@ fn credit_is_enforced_and_lifted_by_storing() {
     let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
     let grant = greet(&mut receiver, 1, sensor.head(1, 0));
     assert_eq!(grant.credit.limit_seq, WINDOW_CHUNKS);
-    let entries: Vec<_> = (0..WINDOW_CHUNKS)
-        .map(|_| take(&mut receiver, 1, &sensor.chunk(0)).unwrap())
-        .collect();
+    let entries: Vec<_> =
+        (0..WINDOW_CHUNKS).map(|_| take(&mut receiver, 1, &sensor.chunk(0)).unwrap()).collect();
     let beyond = sensor.chunk(0);
     assert_eq!(take(&mut receiver, 1, &beyond), None);
     let Some(Offer::Nack(nack)) = receiver.poll_message(1) else { panic!("no nack") };
@@ -327,12 +329,8 @@ fn an_old_log_is_remembered_when_a_new_one_opens() {
 }
 
 fn session() -> Session {
-    let offerings = Offerings {
-        server: SERVER,
-        name: "d1".into(),
-        receive_bytes_max: 16_640,
-        rows_max: 1000,
-    };
+    let offerings =
+        Offerings { server: SERVER, name: "d1".into(), receive_bytes_max: 16_640, rows_max: 1000 };
     Session::new(0, 1, offerings)
 }
 
@@ -350,7 +348,9 @@ fn a_session_greets_first_and_pings_the_silent() {
     assert_eq!(early, Err(PeerFault::OutOfPlace));
     let greeting = Message::Hello(hello(sensor.head(1, 0)));
     let event = session.handle_frame((0, 7), &frame(&greeting, &mut buffer), &mut receiver);
-    assert!(matches!(event, Ok(Some(SessionEvent::Greeted(greeting))) if greeting.name == "machine"));
+    assert!(
+        matches!(event, Ok(Some(SessionEvent::Greeted(greeting))) if greeting.name == "machine")
+    );
     assert_eq!(session.poll_transmit(&mut receiver).unwrap()[2], 2, "a HelloAck");
     assert_eq!(session.handle_timeout(29_999), Ok(()));
     assert_eq!(session.poll_transmit(&mut receiver), None);

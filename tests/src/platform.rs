@@ -1,0 +1,239 @@
+//! The whole platform on this machine, for a test: `lapwing up` in a folder of its own.
+//!
+//! Everything goes through the commands that people use: the ready file, `lapwing ctl`, the metrics.
+//! A platform ends with its test: SIGTERM first, SIGKILL where that does not help.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::wait;
+
+/// How long the platform may take to be ready, a debug build on a busy machine included.
+const READY: Duration = Duration::from_secs(120);
+/// How long anything that a journey waits for may take: a bound for failing, not a promise.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A platform that runs.
+pub struct Platform {
+    child: Child,
+    folder: tempfile::TempDir,
+    ready: Value,
+}
+
+/// The `lapwing` binary, built once for all tests of this run.
+///
+/// # Panics
+/// When it does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        // target/PROFILE/deps/this-test
+        let test = std::env::current_exe().expect("a test has a file");
+        let profile = test.parent().and_then(Path::parent).expect("it lies in deps");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "lapwing", "--target-dir"]);
+        build.arg(profile.parent().expect("a target folder"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "lapwing does not build");
+        profile.join("lapwing")
+    })
+}
+
+impl Platform {
+    /// Starts a platform with `arguments` for `lapwing up`, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not become ready; its output is printed.
+    #[must_use]
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        Self::start_in(folder, arguments)
+    }
+
+    /// As [`Self::start`], over the data of an earlier platform.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        let (ready_file, output) = (folder.path().join("ready.json"), folder.path().join("output"));
+        let _ = std::fs::remove_file(&ready_file);
+        let file = std::fs::File::create(&output).expect("a file for its output");
+        let error = file.try_clone().expect("the same file");
+        let mut child = Command::new(binary())
+            .args(["up", "--bind", "127.0.0.1", "--data"])
+            .arg(folder.path().join("data"))
+            .arg("--ready-file")
+            .arg(&ready_file)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(error)
+            .spawn()
+            .expect("lapwing starts");
+        let ready = wait::until("the ready file", READY, || {
+            if let Ok(Some(status)) = child.try_wait() {
+                let said = std::fs::read_to_string(&output).unwrap_or_default();
+                panic!("lapwing up ended with {status}:\n{said}");
+            }
+            let text = std::fs::read(&ready_file).ok()?;
+            serde_json::from_slice(&text).ok()
+        });
+        Self { child, folder, ready }
+    }
+
+    /// The ready file as it is now.
+    #[must_use]
+    pub fn ready(&self) -> Value {
+        let text = std::fs::read(self.ready_file()).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_else(|_| self.ready.clone())
+    }
+
+    /// Where the ready file is.
+    #[must_use]
+    pub fn ready_file(&self) -> PathBuf {
+        self.folder.path().join("ready.json")
+    }
+
+    /// The test's own folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs `lapwing ctl` with `arguments`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn ctl_output(&self, arguments: &[&str]) -> Output {
+        let mut ctl = Command::new(binary());
+        ctl.args(["ctl", "--ready-file"]).arg(self.ready_file()).args(arguments);
+        ctl.output().expect("lapwing ctl runs")
+    }
+
+    /// What `lapwing ctl ... --json` answers; `None` when it fails.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Option<Value> {
+        let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let output = self.ctl_output(&with_json);
+        if !output.status.success() {
+            return None;
+        }
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// What `lapwing ctl ... --json` answers.
+    ///
+    /// # Panics
+    /// When it fails; with what it said.
+    pub fn ctl(&self, arguments: &[&str]) -> Value {
+        let with_json: Vec<&str> = arguments.iter().copied().chain(["--json"]).collect();
+        let output = self.ctl_output(&with_json);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "lapwing ctl {arguments:?}: {}\n{said}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("lapwing ctl {arguments:?} answers {error}: {}", show(&output.stdout))
+        })
+    }
+
+    /// The rows of a list that `lapwing ctl ... --json` answers.
+    ///
+    /// # Panics
+    /// As [`Self::ctl`], or when the answer is no list.
+    pub fn rows(&self, arguments: &[&str]) -> Vec<Value> {
+        self.ctl(arguments).as_array().cloned().unwrap_or_else(|| {
+            panic!("lapwing ctl {arguments:?} answers no list");
+        })
+    }
+
+    /// Waits until this machine's sensor is Online, and gives its row.
+    pub fn sensor_online(&self) -> Value {
+        wait::until("the sensor to be Online", PATIENCE, || {
+            let rows = self.try_ctl(&["sensors", "list"])?;
+            rows.as_array()?.iter().find(|row| row["status"] == "Online").cloned()
+        })
+    }
+
+    /// The sum of a counter of one server, over its labels that contain `label`.
+    ///
+    /// # Panics
+    /// When the metrics cannot be read.
+    pub fn metric(&self, server: &str, name: &str, label: &str) -> f64 {
+        let ready = self.ready();
+        let url = ready["metrics"][server].as_str().unwrap_or_else(|| {
+            panic!("the ready file names no metrics of {server}: {}", ready["metrics"]);
+        });
+        let token = ready["api_token"].as_str().unwrap_or_default();
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--insecure", "--header"])
+            .arg(format!("Authorization: Bearer {token}"))
+            .arg(url)
+            .output()
+            .expect("curl runs");
+        assert!(output.status.success(), "{url}: {}", show(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Ends the platform as an operator does, and gives its folder for a later start.
+    ///
+    /// # Panics
+    /// When it does not end with 0.
+    #[must_use]
+    pub fn stop(mut self) -> tempfile::TempDir {
+        signal(self.child.id(), "TERM");
+        let child = &mut self.child;
+        let status =
+            wait::until("the platform to end", PATIENCE, || child.try_wait().ok().flatten());
+        assert!(status.success(), "lapwing up ended with {status}");
+        std::mem::replace(&mut self.folder, tempfile::tempdir().expect("another folder"))
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        if self.child.try_wait().ok().flatten().is_some() {
+            return;
+        }
+        if std::thread::panicking() {
+            let output = std::fs::read(self.folder.path().join("output")).unwrap_or_default();
+            eprintln!("--- output of lapwing up:\n{}", show(&output));
+            print_logs(&self.folder.path().join("data/logs"));
+        }
+        signal(self.child.id(), "TERM");
+        for _ in 0..1_000 {
+            if self.child.try_wait().ok().flatten().is_some() {
+                return;
+            }
+            wait::a_moment();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn print_logs(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let text = std::fs::read(entry.path()).unwrap_or_default();
+        let text = show(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.len().saturating_sub(15);
+        eprintln!("--- {}:\n{}", entry.path().display(), lines[last..].join("\n"));
+    }
+}
+
+/// Sends a signal by its name to a process of this test.
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+}
+
+fn show(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
