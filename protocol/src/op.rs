@@ -500,6 +500,8 @@ impl<'a> OpReader<'a> {
                 self.bits = self.reader.unsigned()?;
                 Op::Event { kind, time_ns }
             }
+            // These speak of no kind; another number there is kept for a meaning yet to come.
+            FORGET | DEFINE | DROPPED if kind.0 != 0 => return Err(DecodeError::UnknownTag),
             FORGET => Op::Forget(self.slot()?),
             DEFINE => Op::Define(from_bytes(self.reader.sized(VALUE_BYTES_MAX)?)?),
             DROPPED => {
