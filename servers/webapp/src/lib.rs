@@ -20,6 +20,7 @@ mod server;
 mod view;
 mod web;
 
+pub use accounts::{AccountError, random_password};
 pub use backend::{CallResult, Peer, Transport};
 pub use config::Config;
 pub use server::{RunError, run, run_over, site};

@@ -22,7 +22,7 @@ use lapwing_protocol::code::Code;
 use lapwing_store::{Batch, Store, StoreError};
 
 pub(crate) use audit::AuditLine;
-pub(crate) use password::random_password;
+pub use password::random_password;
 pub(crate) use session::SessionView;
 pub(crate) use token::TokenLine;
 
@@ -33,7 +33,7 @@ use throttle::Throttle;
 
 /// Why something about accounts was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum AccountError {
+pub enum AccountError {
     /// Unknown user or wrong password: which of them is not told.
     WrongLogin,
     /// Too many failures; how long to wait, in milliseconds.

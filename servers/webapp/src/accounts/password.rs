@@ -132,7 +132,10 @@ pub(super) fn fill(bytes: &mut [u8]) -> Result<(), AccountError> {
 }
 
 /// A random password that is easy to type: four groups of five letters and digits, 100 bits.
-pub(crate) fn random_password() -> Result<String, AccountError> {
+///
+/// # Errors
+/// The operating system gives no random bytes.
+pub fn random_password() -> Result<String, AccountError> {
     // 32 signs, so that each byte gives one without bias; 0, 1, l and o look like others.
     const SIGNS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0; 20];

@@ -39,13 +39,10 @@ fn targets(manifest: &[u8]) -> Result<Vec<UpdateLine>, DecodeError> {
         .map(|(name, target)| {
             let custom = target.get("custom");
             let custom = |key: &str| text(custom.and_then(|custom| custom.get(key)));
-            let first = |keys: [&str; 2]| {
-                keys.into_iter().map(custom).find(|text| !text.is_empty()).unwrap_or_default()
-            };
             UpdateLine {
                 name: name.clone(),
-                version: first(["version", "release"]),
-                target: first(["target", "component"]),
+                version: custom("version"),
+                target: [custom("component"), custom("os"), custom("arch")].join(" "),
                 state: String::from("available"),
                 length: target.get("length").and_then(Value::as_u64),
                 sha256: text(target.get("hashes").and_then(|hashes| hashes.get("sha256"))),
@@ -61,11 +58,12 @@ mod tests {
     #[test]
     fn targets_are_listed_and_other_documents_are_not_one() {
         let manifest = br#"{"_type":"targets","targets":{"sensor-linux":{"length":9,
-            "hashes":{"sha256":"ab"},"custom":{"version":"1.2.0","target":"linux-x86_64"}}}}"#;
+            "hashes":{"sha256":"ab"},"custom":{"version":"1.2.0","component":"sensor",
+            "os":"linux","arch":"x86_64"}}}}"#;
         let lines = targets(manifest).unwrap();
         assert_eq!(lines.len(), 1);
         assert_eq!((lines[0].name.as_str(), lines[0].version.as_str()), ("sensor-linux", "1.2.0"));
-        assert_eq!(lines[0].target, "linux-x86_64");
+        assert_eq!(lines[0].target, "sensor linux x86_64");
         assert!(targets(b"{}").is_err());
         assert!(targets(b"\xff").is_err());
     }
