@@ -1,6 +1,6 @@
 //! The query language over linked elements: `docs/query.md` is its text, this is its doing.
 //!
-//! [`parse`] turns an expression into a [`Query`] and checks every name; [`Search`] runs it over
+//! [`parse()`] turns an expression into a [`Query`] and checks every name; [`Search`] runs it over
 //! the graph in slices, so that changes are applied in between. [`Answer::to_bytes`] is what the
 //! console port sends.
 //!

@@ -228,7 +228,7 @@ impl Analyst {
     async fn wait(&self, follower: &Follower, shutdown: &Shutdown) -> Wake {
         let judge = self.knowledge.judge.lock().await;
         let deadline_ms = judge.deadline_ms();
-        self.metrics.set(judge.graph().counts(), judge.intel().counts());
+        self.metrics.set(&judge);
         drop(judge);
         let now_ms = clock::unix_ms();
         let pause = deadline_ms.map_or(LOOK_TIME, |at_ms| {

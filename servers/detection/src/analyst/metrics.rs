@@ -1,8 +1,7 @@
 //! What the analyst counts, for the operator.
 
 use lapwing_net::metrics::Metrics;
-use lapwing_server_core::graph::GraphCounts;
-use lapwing_server_core::intel_cache::IntelCounts;
+use lapwing_server_core::evidence::Judge;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -17,6 +16,7 @@ pub(super) struct AnalystMetrics {
     unanswered: Gauge,
     forgotten: Gauge,
     unreachable: Gauge,
+    overflowed: Gauge,
     questions: Gauge,
     pub(super) evidence: Counter,
 }
@@ -34,6 +34,7 @@ impl AnalystMetrics {
                 ("indicators_unanswered", "Indicators without a verdict", &self.unanswered),
                 ("indicators_forgotten", "Indicators given up at the bound", &self.forgotten),
                 ("intel_asked", "Questions asked since the start", &self.questions),
+                ("findings_overflowed", "Findings that found no room", &self.overflowed),
                 ("intel_unreachable", "Questions without an answer", &self.unreachable),
             ];
             for (name, help, gauge) in rows {
@@ -43,7 +44,8 @@ impl AnalystMetrics {
         });
     }
 
-    pub(super) fn set(&self, graph: GraphCounts, intel: IntelCounts) {
+    pub(super) fn set(&self, judge: &Judge) {
+        let (graph, intel) = (judge.graph().counts(), judge.intel().counts());
         let set = |gauge: &Gauge, count: u64| {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         };
@@ -56,5 +58,6 @@ impl AnalystMetrics {
         set(&self.forgotten, intel.evicted + intel.overflowed);
         set(&self.questions, intel.questions);
         set(&self.unreachable, intel.unreachable);
+        set(&self.overflowed, judge.overflowed());
     }
 }
