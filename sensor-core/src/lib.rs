@@ -34,6 +34,7 @@ mod error;
 mod event;
 mod inbox;
 mod lane;
+mod lent;
 pub mod limits;
 mod outbox;
 mod position;

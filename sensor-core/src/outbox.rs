@@ -10,13 +10,15 @@
 //!
 //! Invariants: `acked <= spooled <= made`; two holes of one log do not meet.
 
+mod holes;
+
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::hello::{Memory, StoredRange};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
-use lapwing_protocol::op::DropReason;
 
 use crate::event::Spool;
+use crate::lent::Lent;
 use crate::limits::CHUNK_RECORD_BYTES;
 use crate::position::{Hole, LogPositions, Position};
 use crate::window::{Held, Window};
@@ -48,62 +50,6 @@ impl Hole {
         chain: lapwing_protocol::digest::Chain([0; 32]),
         cause: JumpCause::Lost(LossReason::MemoryLost),
     };
-}
-
-/// A lent array of which the first `length` items are in use.
-#[derive(Debug)]
-pub(crate) struct Lent<'a, T> {
-    items: &'a mut [T],
-    length: usize,
-}
-
-impl<'a, T: Copy> Lent<'a, T> {
-    pub(crate) fn new(items: &'a mut [T]) -> Self {
-        Self { items, length: 0 }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[T] {
-        self.items.get(..self.length).unwrap_or_default()
-    }
-
-    pub(crate) fn last_mut(&mut self) -> Option<&mut T> {
-        self.items.get_mut(..self.length)?.last_mut()
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.length == self.items.len()
-    }
-
-    /// Adds an item; `false` when there is no room.
-    pub(crate) fn push(&mut self, item: T) -> bool {
-        let Some(place) = self.items.get_mut(self.length) else { return false };
-        *place = item;
-        self.length += 1;
-        true
-    }
-
-    /// Takes out the item at `at`, which must be in use; the last one takes its place.
-    pub(crate) fn take(&mut self, at: usize) -> T {
-        let item = self.items[at];
-        self.length -= 1;
-        self.items[at] = self.items[self.length];
-        item
-    }
-
-    pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        let mut kept = 0;
-        for at in 0..self.length {
-            if keep(&self.items[at]) {
-                self.items[kept] = self.items[at];
-                kept += 1;
-            }
-        }
-        self.length = kept;
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.length = 0;
-    }
 }
 
 #[derive(Debug)]
@@ -234,77 +180,6 @@ impl<'a> Outbox<'a> {
         true
     }
 
-    fn drop_chunk(&mut self, seq: u64) {
-        let log = self.current.log;
-        let Some(Held { chain, bytes, .. }) = self.window.find(seq) else { return };
-        let Ok(chunk) = Chunk::decode(bytes) else { return };
-        let hole = Hole {
-            log,
-            from_seq: seq,
-            to_seq: seq,
-            next_index: Some(chunk.next_index()),
-            chain,
-            cause: JumpCause::Dropped(DropReason::MemoryFull),
-        };
-        self.facts_dropped += chunk.header.count;
-        self.window.remove(seq);
-        self.add_hole(hole);
-    }
-
-    /// Remembers a hole. Holes that meet become one; when there is no room for one more, the
-    /// nearest becomes one with it, and what lies between is not sent either.
-    pub(crate) fn add_hole(&mut self, mut hole: Hole) {
-        while let Some(at) = self.nearest_hole(&hole, 1) {
-            hole = union(&self.holes.take(at), &hole);
-        }
-        if self.holes.is_full() {
-            // Holes of a log that is no longer sent make room first.
-            let (current, sending) = (self.current.log, self.sending().log);
-            self.holes.retain(|known| known.log == current || known.log == sending);
-        }
-        if self.holes.is_full()
-            && let Some(at) = self.nearest_hole(&hole, u64::MAX)
-        {
-            hole = union(&self.holes.take(at), &hole);
-            self.drop_within(&hole);
-        }
-        self.holes.push(hole);
-    }
-
-    /// The hole of the same log that is nearest to `hole`, at most `distance_max` away.
-    fn nearest_hole(&self, hole: &Hole, distance_max: u64) -> Option<usize> {
-        let distance = |known: &Hole| {
-            let behind = hole.from_seq.saturating_sub(known.to_seq);
-            behind.max(known.from_seq.saturating_sub(hole.to_seq))
-        };
-        let holes = self.holes.as_slice().iter().enumerate();
-        let of_log = holes.filter(|(_, known)| known.log == hole.log);
-        let near = of_log.map(|(at, known)| (distance(known), at));
-        near.filter(|(distance, _)| *distance <= distance_max).min().map(|(_, at)| at)
-    }
-
-    /// Takes out and counts the chunks that a hole swallowed.
-    fn drop_within(&mut self, hole: &Hole) {
-        if self.has_spool() || hole.log != self.current.log {
-            return;
-        }
-        while let Some(held) = self.window.find_from(hole.from_seq) {
-            let seq = held.seq;
-            if seq > hole.to_seq {
-                return;
-            }
-            self.facts_dropped += Chunk::decode(held.bytes).map_or(0, |chunk| chunk.header.count);
-            self.window.remove(seq);
-        }
-    }
-
-    /// The hole of the log that is sent, in which `seq` lies.
-    pub(crate) fn hole_at(&self, seq: u64) -> Option<Hole> {
-        let log = self.sending().log;
-        let mut holes = self.holes.as_slice().iter().filter(|hole| hole.log == log);
-        holes.find(|hole| hole.from_seq <= seq && seq <= hole.to_seq).copied()
-    }
-
     /// A chunk of the log that is sent, where it is in memory.
     pub(crate) fn find(&mut self, seq: u64) -> Option<Held<'_>> {
         if self.tail.is_some() { None } else { self.window.find(seq) }
@@ -412,21 +287,6 @@ impl<'a> Outbox<'a> {
         self.stored.as_slice().iter().filter(move |known| known.log == log).map(|known| known.range)
     }
 
-    /// Why `server` gets no `from_seq..=to_seq`: another one stored it, or it lost it itself.
-    pub(crate) fn hole_cause(&self, server: ServerId, from_seq: u64, to_seq: u64) -> JumpCause {
-        let mut elsewhere = None;
-        for range in self.stored() {
-            if range.to_seq < from_seq || range.from_seq > to_seq {
-                continue;
-            }
-            if range.server == server {
-                return JumpCause::Lost(LossReason::ServerRolledBack);
-            }
-            elsewhere = Some(range.server);
-        }
-        elsewhere.map_or(JumpCause::Lost(LossReason::ServerRolledBack), JumpCause::StoredElsewhere)
-    }
-
     /// The place behind `seq` of the log that is sent, where it is known here.
     pub(crate) fn position(&mut self, seq: u64) -> Option<Position> {
         let log = self.sending();
@@ -474,12 +334,6 @@ impl<'a> Outbox<'a> {
         self.unsent_seq = 1;
         unacked
     }
-}
-
-/// One hole over both and what lies between; the older one's cause stands.
-fn union(known: &Hole, hole: &Hole) -> Hole {
-    let last = if hole.to_seq > known.to_seq { hole } else { known };
-    Hole { from_seq: known.from_seq.min(hole.from_seq), cause: known.cause, ..*last }
 }
 
 #[cfg(test)]

@@ -318,8 +318,12 @@ impl<'a> Sensor<'a> {
     /// The connection is made and both ends have proven who they are.
     pub fn handle_connected(&mut self, now: Now) {
         self.deframer.clear();
+        let is_stopped = self.place() == Place::Stopped;
         self.engine.registrar.handle_connected(now);
         self.engine.session.handle_connected(now);
+        if is_stopped {
+            self.engine.session.close(CloseReason::Stopped);
+        }
     }
 
     /// The connection could not be made.

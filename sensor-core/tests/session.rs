@@ -7,89 +7,18 @@ use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
 use lapwing_protocol::delivery::{
     Draining, JumpCause, LossReason, Nack, NackReason, Ping, Refused, Resync, ResyncReason,
 };
-use lapwing_protocol::element::{
-    Change, Fact, Field, Value, command_outcome, dns, finding, service,
-};
+use lapwing_protocol::element::{Change, Fact, Field, Value, command_outcome, finding};
 use lapwing_protocol::hello::{LogCause, Memory};
 use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::limits::CHUNK_BYTES_MAX;
 use lapwing_protocol::message::Message;
 use lapwing_protocol::op::DropReason;
 use lapwing_sensor_core::*;
-use proptest::prelude::*;
 use world::peer::Peer;
-use world::reader::{canonical, row_bytes};
+use world::reader::canonical;
+use world::rig::Rig;
 use world::shell::Shell;
 use world::{BULK_LOG, DEPLOYMENT, Owned, SENSOR, SMALL, URGENT_LOG, at, config, log, logs};
-
-/// A sensor with its shell, and the time.
-struct Rig<'a> {
-    sensor: Sensor<'a>,
-    shell: Shell,
-    ms: u64,
-    names: u64,
-}
-
-impl<'a> Rig<'a> {
-    fn new(memory: Memory, storage: Storage<'a>) -> Self {
-        let mut sensor = Sensor::new(config(memory), storage, logs()).unwrap();
-        sensor.start(at(1_000));
-        Self { sensor, shell: Shell::default(), ms: 1_000, names: 0 }
-    }
-
-    /// Records a lookup, and lets time pass so that it becomes a chunk of its own.
-    fn lookups(&mut self, count: u64) {
-        for _ in 0..count {
-            self.names += 1;
-            let name = format!("host-{}.example", self.names);
-            let fields = [Field::new(dns::question, Value::text(&name))];
-            let fact =
-                |time_ns| Fact { kind: dns::KIND, change: Change::Event, time_ns, fields: &fields };
-            let now = at(self.ms);
-            self.shell.fact(&mut self.sensor, now, Lane::Bulk, &fact(now.monotonic_ns));
-            self.ms += 300;
-            self.sensor.handle_timeout(at(self.ms));
-            self.shell.spool(&mut self.sensor, at(self.ms));
-        }
-    }
-
-    fn service(&mut self, name: &str, state: &str) {
-        let fields = [
-            Field::new(service::name, Value::text(name)),
-            Field::new(service::state, Value::text(state)),
-        ];
-        let now = at(self.ms);
-        let time_ns = now.monotonic_ns;
-        let fact = Fact { kind: service::KIND, change: Change::Whole, time_ns, fields: &fields };
-        self.shell.fact(&mut self.sensor, now, Lane::Bulk, &fact);
-        self.ms += 300;
-        self.sensor.handle_timeout(at(self.ms));
-        self.shell.spool(&mut self.sensor, at(self.ms));
-    }
-
-    fn settle(&mut self, peer: &mut Peer) {
-        self.shell.settle(&mut self.sensor, at(self.ms), peer);
-    }
-
-    /// Lets time pass, timeouts included, until `peer` has a session again.
-    fn reconnect(&mut self, peer: &mut Peer) {
-        self.sensor.handle_disconnected(at(self.ms));
-        self.ms += 10_000;
-        self.sensor.handle_timeout(at(self.ms));
-        self.settle(peer);
-        assert!(self.sensor.server().is_some());
-    }
-
-    fn all_stored(&self, peer: &Peer, lane: Lane) {
-        let made = self.sensor.positions(lane);
-        let head = &peer.heads[&(lane, made.log)];
-        assert_eq!((head.next_seq, head.chain), (made.made.seq + 1, made.made.chain));
-    }
-
-    fn last_close(&self) -> Option<&CloseReason> {
-        self.shell.closed.last()
-    }
-}
 
 #[test]
 fn facts_arrive_and_are_acknowledged() {
@@ -566,99 +495,4 @@ fn the_desktop_profile_makes_whole_chunks() {
     let sensor = Sensor::new(config(Memory::Disk), owned.storage(), logs()).unwrap();
     assert_eq!(sensor.transmit_bytes_min(), CHUNK_BYTES_MAX + 4);
     assert!(Sizes::DESKTOP.bytes() < 5 << 20);
-}
-
-/// One thing that happens between sensor and server.
-#[derive(Clone, Debug)]
-enum Turn {
-    Lookups(u64),
-    Service(u8, u8),
-    Credit { chunks: u64, bytes: u64 },
-    Nacks(u32),
-    Silence(bool),
-    Drain,
-    Settle,
-    Cut,
-}
-
-fn turn() -> impl Strategy<Value = Turn> {
-    prop_oneof![
-        4 => (1..6u64).prop_map(Turn::Lookups),
-        3 => (0..6u8, 0..3u8).prop_map(|(name, state)| Turn::Service(name, state)),
-        2 => (1..5u64, 600..2_000u64).prop_map(|(chunks, bytes)| Turn::Credit { chunks, bytes }),
-        2 => (1..4u32).prop_map(Turn::Nacks),
-        1 => any::<bool>().prop_map(Turn::Silence),
-        3 => Just(Turn::Drain),
-        2 => Just(Turn::Settle),
-        2 => Just(Turn::Cut),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// The server of these tests panics when credit is exceeded, a chunk does not open where it
-    /// must, or a mark differs; what it stored in the end is compared with what was made.
-    #[test]
-    fn whatever_happens_between_them_the_server_ends_with_what_was_made(
-        turns in prop::collection::vec(turn(), 1..60),
-        has_spool in any::<bool>(),
-    ) {
-        let memory = if has_spool { Memory::Disk } else { Memory::RamOnly };
-        let mut owned = Owned::new(&SMALL);
-        let mut rig = Rig::new(memory, owned.storage());
-        let mut peer = Peer::new(0xa);
-        for turn in &turns {
-            match turn {
-                Turn::Lookups(count) => rig.lookups(*count),
-                Turn::Service(name, state) => {
-                    rig.service(&format!("service-{name}"), &format!("state-{state}"));
-                }
-                Turn::Credit { chunks, bytes } => {
-                    (peer.chunks_ahead, peer.bytes_ahead) = (*chunks, *bytes);
-                }
-                Turn::Nacks(count) => peer.nacks = *count,
-                Turn::Silence(is_silent) => peer.is_silent = *is_silent,
-                Turn::Drain => {
-                    rig.shell.drain(&mut rig.sensor, at(rig.ms), &mut peer);
-                }
-                Turn::Settle => rig.settle(&mut peer),
-                Turn::Cut => {
-                    rig.sensor.handle_disconnected(at(rig.ms));
-                    peer.connected();
-                    rig.ms += 3_000;
-                }
-            }
-        }
-        peer.is_silent = false;
-        peer.nacks = 0;
-        rig.settle(&mut peer);
-        rig.reconnect(&mut peer);
-        rig.all_stored(&peer, Lane::Bulk);
-        let log = rig.sensor.positions(Lane::Bulk);
-        prop_assert_eq!(log.acked, log.made);
-        if has_spool {
-            let chunks = &peer.heads[&(Lane::Bulk, BULK_LOG)].chunks;
-            for (seq, spooled) in rig.shell.spool.get(&(Lane::Bulk, BULK_LOG)).into_iter().flatten() {
-                prop_assert_eq!(&chunks[seq], &spooled.bytes);
-            }
-            for (slot, (kind, row)) in &peer.read(Lane::Bulk, BULK_LOG).rows {
-                prop_assert_eq!(rig.sensor.row(*slot), Some((*kind, &row_bytes(row)[..])));
-            }
-        }
-        prop_assert_eq!(rig.shell.closed.len(), 0);
-    }
-
-    #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 1usize..40) {
-        let mut owned = Owned::new(&SMALL);
-        let mut rig = Rig::new(Memory::Disk, owned.storage());
-        let mut peer = Peer::new(0xa);
-        rig.lookups(3);
-        rig.settle(&mut peer);
-        for piece in bytes.chunks(cut) {
-            peer.output.extend(piece);
-            rig.settle(&mut peer);
-        }
-    }
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod peer;
 pub(crate) mod reader;
+pub(crate) mod rig;
 pub(crate) mod shell;
 
 use lapwing_protocol::hello::{LogCause, Memory};
