@@ -5,6 +5,9 @@
 //! durable, so no evidence is taken twice; readers of changes see durable ones only, so that no
 //! number is ever given to another change.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
