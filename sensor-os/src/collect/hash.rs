@@ -22,11 +22,50 @@ use super::limits::{HASHED_BYTES_MAX, HASHES_MAX, OPEN_PROGRAMS_MAX};
 use crate::sys::host::{FileIdentity, name_thread};
 use crate::sys::wait::Wake;
 
+/// How a file is reached to be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// By a descriptor, which always works.
+    Open,
+    /// By a process that runs it, which works as long as it does.
+    Process,
+}
+
 /// A hash that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hashed {
+    pub(crate) reach: Reach,
     pub(crate) identity: FileIdentity,
     pub(crate) hash: Hash,
+}
+
+/// The files whose hash is being computed, and how each is reached: one may be asked for both ways, and
+/// only when all ways failed is its hash not to be had.
+#[derive(Debug, Default)]
+pub(crate) struct Hashing {
+    asked: BTreeMap<FileIdentity, Vec<Reach>>,
+}
+
+impl Hashing {
+    /// Whether `identity` is being hashed by that way already.
+    pub(crate) fn has(&self, identity: &FileIdentity, reach: Reach) -> bool {
+        self.asked.get(identity).is_some_and(|asked| asked.contains(&reach))
+    }
+
+    pub(crate) fn asked(&mut self, identity: FileIdentity, reach: Reach) {
+        self.asked.entry(identity).or_default().push(reach);
+    }
+
+    /// Takes note of an answer, and says whether it is the file's last word.
+    pub(crate) fn settle(&mut self, hashed: &Hashed) -> bool {
+        let Some(asked) = self.asked.get_mut(&hashed.identity) else { return false };
+        asked.retain(|reach| *reach != hashed.reach);
+        let settled = asked.is_empty() || matches!(hashed.hash, Hash::Known(_));
+        if asked.is_empty() {
+            self.asked.remove(&hashed.identity);
+        }
+        settled
+    }
 }
 
 /// The hashes of the files seen most recently.
@@ -143,22 +182,22 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
     name_thread(c"lapwing-hash");
     loop {
         let mut work = lock(&shared.work);
-        let (identity, file) = loop {
+        let (reach, identity, file) = loop {
             if work.closing {
                 return;
             }
             if let Some((identity, file)) = work.open.pop_front() {
-                break (identity, Some(file));
+                break (Reach::Open, identity, Some(file));
             }
             if let Some((identity, pid)) = work.processes.pop_front() {
-                break (identity, open_image(identity, pid));
+                break (Reach::Process, identity, open_image(identity, pid));
             }
             work = shared.more.wait(work).unwrap_or_else(PoisonError::into_inner);
         };
         drop(work);
         let hash = file.and_then(|file| hash_file(&file, &identity, || lock(&shared.work).closing));
         let hash = hash.map_or(Hash::Unseen, Hash::Known);
-        if hashed.send(Hashed { identity, hash }).is_err() {
+        if hashed.send(Hashed { reach, identity, hash }).is_err() {
             return;
         }
         wake.signal();
@@ -222,6 +261,18 @@ mod tests {
         assert!(cache.hashes.len() <= HASHES_MAX);
         assert!(cache.hash_of(&identity(0)).is_some(), "used all along");
         assert!(cache.hash_of(&identity(1)).is_none(), "used long ago");
+    }
+
+    #[test]
+    fn a_file_that_is_asked_for_both_ways_is_not_given_up_when_one_fails() {
+        let mut hashing = Hashing::default();
+        hashing.asked(identity(1), Reach::Process);
+        hashing.asked(identity(1), Reach::Open);
+        let answer = |reach, hash| Hashed { reach, identity: identity(1), hash };
+        assert!(!hashing.settle(&answer(Reach::Process, Hash::Unseen)));
+        assert!(hashing.has(&identity(1), Reach::Open));
+        assert!(hashing.settle(&answer(Reach::Open, Hash::Unseen)));
+        assert!(!hashing.has(&identity(1), Reach::Open));
     }
 
     #[test]

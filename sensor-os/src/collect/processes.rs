@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::btf::kernel_exec_layout;
 use super::fact::ProcessKey;
-use super::hash::{HashCache, Hasher};
+use super::hash::{HashCache, Hasher, Hashing, Reach};
 use super::health::Parts;
 use super::join::{
     Arguments, Followed, Hash, Join, Opened, ProcessChange, ProgramFormat, format_of,
@@ -57,8 +57,7 @@ pub(crate) struct ProcessCollector {
     stop: Stop,
     memory: ProcessMemory,
     hasher: Hasher,
-    /// Files whose hash is being computed.
-    hashing: BTreeSet<FileIdentity>,
+    hashing: Hashing,
     connector: Option<ProcConnector>,
     execs: Option<ExecWatch>,
     tracer: Option<ExecTracer>,
@@ -103,7 +102,7 @@ impl ProcessCollector {
         }
         let mut collector = Self {
             hasher: Hasher::start(stop.wake.clone())?,
-            hashing: BTreeSet::new(),
+            hashing: Hashing::default(),
             mounts: execs.as_ref().and_then(|_| File::open("/proc/self/mountinfo").ok()),
             marked: BTreeSet::new(),
             exec_hints: BTreeMap::new(),
@@ -262,9 +261,9 @@ impl ProcessCollector {
         let hash = match (format, self.memory.cache.hash_of(&identity)) {
             (ProgramFormat::Script, _) => Hash::Unseen,
             (_, Some(hash)) => Hash::Known(hash),
-            _ if self.hashing.contains(&identity) => Hash::Awaited,
+            _ if self.hashing.has(&identity, Reach::Open) => Hash::Awaited,
             _ if self.hasher.hash_open(identity, file) => {
-                self.hashing.insert(identity);
+                self.hashing.asked(identity, Reach::Open);
                 Hash::Awaited
             }
             _ => Hash::Unseen,
@@ -310,7 +309,9 @@ impl ProcessCollector {
 
     fn take_hashes(&mut self) {
         while let Some(hashed) = self.hasher.poll_hashed() {
-            self.hashing.remove(&hashed.identity);
+            if !self.hashing.settle(&hashed) {
+                continue;
+            }
             if let Hash::Known(hash) = hashed.hash {
                 self.memory.cache.remember(hashed.identity, hash);
             }
@@ -395,7 +396,8 @@ impl ProcessCollector {
         if let Some(hash) = self.memory.cache.hash_of(&identity) {
             let now_ns = clock::boottime_ns();
             self.memory.join.handle_hash(now_ns, identity, Hash::Known(hash));
-        } else if self.hashing.insert(identity) {
+        } else if !self.hashing.has(&identity, Reach::Process) {
+            self.hashing.asked(identity, Reach::Process);
             self.hasher.hash_process(identity, key.pid);
         }
     }

@@ -19,6 +19,8 @@ use super::{native, wait};
 const METADATA_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
 /// Linux's own bound for one file handle (`MAX_HANDLE_SZ`).
 const HANDLE_BYTES_MAX: usize = 128;
+/// Events of one reading whose file cannot be opened, before the reading itself is taken for failed.
+const FAILURES_MAX: u32 = 64;
 const INFO_DIRECTORY_AND_NAME: u8 = 2;
 const INFO_OLD_DIRECTORY_AND_NAME: u8 = 10;
 const INFO_NEW_DIRECTORY_AND_NAME: u8 = 12;
@@ -79,14 +81,22 @@ impl Group {
     /// metadata's descriptor if there is one.
     fn read(&mut self, mut take: impl FnMut(Metadata, &[u8])) -> io::Result<Reading> {
         let mut reading = Reading::Complete;
+        let mut failures = 0;
         loop {
             let length = match wait::read_available(self.descriptor.as_fd(), &mut self.buffer) {
                 Ok(0) => return Ok(reading),
                 Ok(length) => length,
-                // The event's file could not be opened for us (a bound on descriptors, a stale
-                // network file): that event is lost, the next ones are not.
-                Err(error) if error.raw_os_error() == Some(libc::EBADF) => return Err(error),
-                Err(_) => return Ok(Reading::Lost),
+                // The first event's file could not be opened for us (a bound on descriptors, a stale
+                // network file): that event is gone, those behind it are not.
+                Err(error) => {
+                    log::debug!("fanotify: an event's file cannot be opened: {error}");
+                    reading = Reading::Lost;
+                    failures += 1;
+                    if failures > FAILURES_MAX {
+                        return Err(error);
+                    }
+                    continue;
+                }
             };
             let mut rest = self.buffer.get(..length).unwrap_or(&[]);
             while let Some(metadata) = Metadata::parse(rest) {
