@@ -1,2 +1,9 @@
-//! The multi-call binary.
-fn main() {}
+//! The binary `lapwing`: the library's command line and nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into()).collect();
+    lapwing::main(&arguments).into()
+}
