@@ -2,9 +2,10 @@
 //! an operator orders on them.
 //!
 //! [`Fleet`] takes what each Detection server says of its sensors (`handle_sensors`), orders
-//! (`act`), and outcomes from the servers' feeds (`handle_outcomes`). Each returns the rows to store.
-//! `poll_put` gives the commands to queue at Detection servers, one at a time for each sensor, in the
-//! order of their numbers.
+//! (`act`), and outcomes from the servers' feeds (`handle_outcomes`). Each returns the rows to
+//! store.
+//! `poll_put` gives the commands to queue at Detection servers, one at a time for each sensor, in
+//! the order of their numbers.
 //!
 //! Not here: sockets, the store, the clock. Invariants: a command is put only after its owner said
 //! that its rows are durable (`handle_durable`); numbers of one sensor are dense and never given
@@ -84,8 +85,8 @@ pub struct Stored {
 }
 
 impl Fleet {
-    /// As it was stored. `issuer` is which life of the issuer this is: the same as long as the store
-    /// is, and higher after a restore.
+    /// As it was stored. `issuer` is which life of the issuer this is: the same as long as the
+    /// store is, and higher after a restore.
     #[must_use]
     pub fn restore(issuer: u64, stored: Stored) -> Self {
         let mut fleet = Self { issuer, ..Self::default() };

@@ -2,7 +2,8 @@
 //!
 //! The manifest is a TUF targets document in canonical JSON. Its exact bytes are signed and travel
 //! unchanged; nothing is put into another form before a signature is checked, and nothing is read
-//! before its signature holds. `docs/decisions/0060-update-manifest.md` has the shape and the reasons.
+//! before its signature holds. `docs/decisions/0060-update-manifest.md` has the shape and the
+//! reasons.
 //!
 //! Not here: keys' secret halves, files, the clock. Invariant: a [`Manifest`] from [`verify`] was
 //! signed by the trusted key, had not expired, and was no older than what was known.
@@ -124,8 +125,8 @@ pub fn key_id(public: &[u8; 32]) -> [u8; 32] {
     Sha256::digest(public).into()
 }
 
-/// Judges a manifest at `now_unix_ms`, given the vendor's public key and the highest version that was
-/// seen before (0 for none).
+/// Judges a manifest at `now_unix_ms`, given the vendor's public key and the highest version that
+/// was seen before (0 for none).
 ///
 /// # Errors
 /// It is not to be believed, and why.
@@ -166,8 +167,8 @@ pub struct Envelope<'a> {
     pub signature: [u8; 64],
 }
 
-/// Finds the exact signed bytes in a file of signed metadata (TUF's form: `signatures`, `signed`), and
-/// the signature that `vendor` made of them. Verifies nothing.
+/// Finds the exact signed bytes in a file of signed metadata (TUF's form: `signatures`, `signed`),
+/// and the signature that `vendor` made of them. Verifies nothing.
 ///
 /// # Errors
 /// The file has another form, or `vendor` has not signed it.

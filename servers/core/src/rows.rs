@@ -19,8 +19,8 @@ impl Row {
     /// `record` under `key`.
     #[must_use]
     pub fn put<T: Serialize>(key: Vec<u8>, record: &T) -> Self {
-        // A record holds texts, numbers and byte strings, all of which can be written; were one not,
-        // the empty value would be refused by `read` and not taken for a record.
+        // A record holds texts, numbers and byte strings, all of which can be written; were one
+        // not, the empty value would be refused by `read` and not taken for a record.
         let value = postcard::to_extend(record, Vec::new()).unwrap_or_default();
         Self { key, value: Some(value) }
     }

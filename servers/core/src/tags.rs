@@ -1,8 +1,8 @@
 //! Asset tags: what may be said of a machine, and who said it.
 //!
-//! Not here: sockets, the store, the clock. Invariants: a tag has passed [`Tags::set`], so names and
-//! values are bounded, free of control characters, and right for the well-known names; every change
-//! has a row in the audit.
+//! Not here: sockets, the store, the clock. Invariants: a tag has passed [`Tags::set`], so names
+//! and values are bounded, free of control characters, and right for the well-known names; every
+//! change has a row in the audit.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -2,8 +2,8 @@
 //! sensor which Detection server is its own.
 //!
 //! This crate is the shell: sockets, store, clock, metrics. Who may enrol and who gets which server
-//! is decided in `lapwing_server_core::enrolment` and `assignment`; the desk that makes certificates
-//! is `lapwing_net::enrolment`.
+//! is decided in `lapwing_server_core::enrolment` and `assignment`; the desk that makes
+//! certificates is `lapwing_net::enrolment`.
 //!
 //! Invariants: no reply before what it says is durable; a sensor is who its certificate says.
 #![forbid(unsafe_code)]

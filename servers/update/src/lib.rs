@@ -5,8 +5,8 @@
 //! vendor's machine (or at the first `lapwing up`), never in a serving process.
 //!
 //! Not here: what a manifest is and when it is believed (`lapwing_server_core::manifest`).
-//! Invariants: only files that a believed manifest names can be read; the bytes that were signed are
-//! served as they are.
+//! Invariants: only files that a believed manifest names can be read; the bytes that were signed
+//! are served as they are.
 #![forbid(unsafe_code)]
 
 mod config;

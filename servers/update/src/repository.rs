@@ -1,7 +1,7 @@
 //! The folder of updates: the signed manifest and the files that it names.
 //!
-//! Invariants: the manifest in force was verified; when the file on the disk becomes bad, what was in
-//! force before stays and the trouble is told; a file is read only by a name in that manifest.
+//! Invariants: the manifest in force was verified; when the file on the disk becomes bad, what was
+//! in force before stays and the trouble is told; a file is read only by a name in that manifest.
 
 use std::fmt;
 use std::fs::File;

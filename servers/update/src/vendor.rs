@@ -152,8 +152,8 @@ impl fmt::Debug for VendorKey {
 }
 
 /// Publishes `sources` as the repository in `folder`, in a manifest that ends at `expires_ms` (in
-/// milliseconds since 1970; cut to a second). Its version is one above that of the manifest which is
-/// there, 1 where there is none. Returns the manifest. Blocks on the disk.
+/// milliseconds since 1970; cut to a second). Its version is one above that of the manifest which
+/// is there, 1 where there is none. Returns the manifest. Blocks on the disk.
 ///
 /// # Errors
 /// A file cannot be read or written, or the manifest would not be taken.

@@ -1,7 +1,7 @@
 //! Whether a sensor collects: from what it says of itself, and from the outcomes of start and stop.
 //!
-//! Both tell the truth of a moment. What changed last counts, so that neither an old Hello outweighs
-//! an outcome nor an old outcome a new Hello.
+//! Both tell the truth of a moment. What changed last counts, so that neither an old Hello
+//! outweighs an outcome nor an old outcome a new Hello.
 
 use lapwing_protocol::command::Action;
 use lapwing_protocol::fleet::CollectionState;
@@ -38,8 +38,8 @@ impl Collection {
         }
     }
 
-    /// The command `seq` was carried out. Of two, the one with the higher number counts, in whichever
-    /// order they are told.
+    /// The command `seq` was carried out. Of two, the one with the higher number counts, in
+    /// whichever order they are told.
     pub(super) fn note_done(&mut self, seq: u64, action: Action) {
         let collects = match action {
             Action::StartCollection => true,

@@ -26,8 +26,8 @@ pub const ACTIONS_MAX: usize = 131_072;
 pub const EXPIRES_AFTER_MS_DEFAULT: u64 = 24 * 3_600 * 1_000;
 /// How long an action may wait at the most: 30 days.
 pub const EXPIRES_AFTER_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
-/// How long after its end the outcome of a queued action is waited for: the sensor may have begun it
-/// in time, and its outcome is on its way.
+/// How long after its end the outcome of a queued action is waited for: the sensor may have begun
+/// it in time, and its outcome is on its way.
 pub const OUTCOME_GRACE_MS: u64 = 60_000;
 /// The pause before a command is put again after a failure.
 pub const PUT_RETRY_MS: u64 = 2_000;

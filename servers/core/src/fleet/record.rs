@@ -68,8 +68,8 @@ impl ActionRecord {
     }
 
     /// Whether an outcome that comes now is the first that counts. That a number was refused says
-    /// that it had been accepted before, perhaps by way of another server whose feed is slower; that
-    /// it expired is our own guess. A later word from the sensor goes before both.
+    /// that it had been accepted before, perhaps by way of another server whose feed is slower;
+    /// that it expired is our own guess. A later word from the sensor goes before both.
     #[must_use]
     pub fn takes(&self, outcome: Outcome) -> bool {
         match self.state {

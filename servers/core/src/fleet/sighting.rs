@@ -20,9 +20,9 @@ pub(super) struct Sighting {
 }
 
 impl Fleet {
-    /// The whole answer of `server` to the question for its sensors; `now_ms` is monotonic. A sensor
-    /// that is no longer in it is no longer at that server. Returns the rows to store, and how many
-    /// sensors found no room.
+    /// The whole answer of `server` to the question for its sensors; `now_ms` is monotonic. A
+    /// sensor that is no longer in it is no longer at that server. Returns the rows to store, and
+    /// how many sensors found no room.
     pub fn handle_sensors<'a>(
         &mut self,
         now_ms: u64,

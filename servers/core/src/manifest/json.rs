@@ -1,8 +1,9 @@
-//! A strict, bounded reader for signed JSON: objects, lists, texts, whole numbers, true, false, null.
+//! A strict, bounded reader for signed JSON: objects, lists, texts, whole numbers, true, false,
+//! null.
 //!
-//! It is no general JSON library: a manifest has no fractions, a member that stands twice is refused
-//! because two readers could disagree on which counts, and depth and length are bounded. Bytes that
-//! it takes, every JSON reader takes, with the same meaning; a test holds it to that.
+//! It is no general JSON library: a manifest has no fractions, a member that stands twice is
+//! refused because two readers could disagree on which counts, and depth and length are bounded.
+//! Bytes that it takes, every JSON reader takes, with the same meaning; a test holds it to that.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! Writing manifests in the canonical JSON of TUF: members in order, no blanks, whole numbers alone.
+//! Writing manifests in the canonical JSON of TUF: members in order, no blanks, whole numbers
+//! alone.
 //!
 //! What is written holds no character that JSON would escape: names and versions are plain, see
 //! [`super::is_target_name`], so canonical form and ordinary form are the same bytes.
@@ -49,8 +50,8 @@ pub fn envelope(signed: &[u8], public: &[u8; 32], signature: &[u8; 64]) -> Vec<u
     [head.as_bytes(), signed, b"}"].concat()
 }
 
-/// The id that TUF gives an Ed25519 key: the SHA-256 of its description in canonical JSON. On our own
-/// wire a key goes by the SHA-256 of its public bytes, see [`super::key_id`].
+/// The id that TUF gives an Ed25519 key: the SHA-256 of its description in canonical JSON. On our
+/// own wire a key goes by the SHA-256 of its public bytes, see [`super::key_id`].
 #[must_use]
 pub fn tuf_key_id(public: &[u8; 32]) -> [u8; 32] {
     let description = format!(

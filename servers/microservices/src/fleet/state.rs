@@ -151,8 +151,8 @@ impl State {
     }
 }
 
-/// The issuer's incarnation: the moment its store was made, so that a store made anew, after a loss,
-/// has a higher one. It stays the same as long as the store does.
+/// The issuer's incarnation: the moment its store was made, so that a store made anew, after a
+/// loss, has a higher one. It stays the same as long as the store does.
 fn issuer(rows: &RowStore) -> Result<u64, String> {
     if let Some(value) = rows.get(key::ISSUER).map_err(|error| error.to_string())? {
         return rows::read(&value)

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lapwing_net::host::{Clients, Host, Myself};
 use lapwing_net::identity::Role;
@@ -53,6 +53,7 @@ pub(crate) struct Known {
 pub(crate) struct Detection {
     pub(crate) address: SocketAddr,
     pub(crate) known: Arc<Mutex<Known>>,
+    carried_out: smol::channel::Sender<()>,
     _trigger: ShutdownTrigger,
     _serving: smol::Task<()>,
 }
@@ -60,6 +61,7 @@ pub(crate) struct Detection {
 struct Console {
     known: Arc<Mutex<Known>>,
     myself: Arc<Myself>,
+    carried_out: smol::channel::Receiver<()>,
 }
 
 impl Detection {
@@ -71,12 +73,14 @@ impl Detection {
         let host = Host::open(&config.server, "0.1.0", executor, &shutdown).unwrap();
         let address = host.addresses()[0];
         let known = Arc::new(Mutex::new(Known::default()));
-        let console = Console { known: Arc::clone(&known), myself: host.myself() };
+        let (carried_out, told) = smol::channel::unbounded();
+        let console =
+            Console { known: Arc::clone(&known), myself: host.myself(), carried_out: told };
         let serving = executor.spawn(async move {
             let clients = Clients::OfDeployment;
             host.serve(&[Plane::Peer], clients, Arc::new(console), || Health::Up).await.unwrap();
         });
-        Self { address, known, _trigger: trigger, _serving: serving }
+        Self { address, known, carried_out, _trigger: trigger, _serving: serving }
     }
 
     /// Gives every command that has none an outcome.
@@ -86,6 +90,7 @@ impl Detection {
         let outcomes: Vec<_> =
             known.commands.iter().skip(done).map(|command| (*command, outcome)).collect();
         known.outcomes.extend(outcomes);
+        self.carried_out.try_send(()).unwrap();
     }
 }
 
@@ -97,12 +102,18 @@ impl Service for Console {
             Method::COMMAND => self.command(&body),
             Method::OUTCOMES => {
                 let request: FeedRequest = from_body(&body)?;
-                for _ in 0..request.wait_ms / 20 {
-                    if self.known.lock().unwrap().outcomes.len() as u64 > request.cursor {
-                        break;
+                let deadline = Instant::now() + Duration::from_millis(request.wait_ms.into());
+                let arrived = async {
+                    while self.known.lock().unwrap().outcomes.len() as u64 <= request.cursor {
+                        if self.carried_out.recv().await.is_err() {
+                            return std::future::pending().await; // The test is over.
+                        }
                     }
-                    smol::Timer::after(Duration::from_millis(20)).await;
-                }
+                };
+                let late = async {
+                    smol::Timer::at(deadline).await;
+                };
+                smol::future::or(arrived, late).await;
                 self.outcomes(request)
             }
             _ => Err(Failure::new(Code::UNSUPPORTED, "not here")),

@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test that includes this uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test ends where a value is missing")]
 
+mod wait;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,9 @@ use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::enrol::EnrolRequest;
 use lapwing_protocol::id::DeploymentId;
+
+#[allow(unused_imports, reason = "not every test waits")]
+pub(crate) use wait::until;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
@@ -165,24 +170,9 @@ pub(crate) async fn refusal(client: &PeerClient, method: Method, body: &[u8]) ->
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Executor) -> F) {
     runtime::run(cores(), |executor, _, _| async move {
         let late = async {
-            smol::Timer::after(3 * PATIENCE).await;
+            smol::Timer::at(Instant::now() + 3 * PATIENCE).await;
             panic!("the test hangs");
         };
         smol::future::or(test(executor), late).await;
     });
-}
-
-/// Waits until `look` finds something, and fails with `what` when it never does.
-pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never: {what}");
-        smol::Timer::after(Duration::from_millis(10)).await;
-    }
 }

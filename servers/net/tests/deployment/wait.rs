@@ -1,0 +1,21 @@
+//! Waiting for a condition with a deadline: the one place of these tests that sleeps.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+
+/// Waits until `look` finds something, and fails with `what` when it never does.
+pub(crate) async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never: {what}");
+        smol::Timer::after(Duration::from_millis(10)).await;
+    }
+}
