@@ -91,7 +91,8 @@ pub enum Event<'e> {
         /// The log it continues.
         parent: LogParent,
     },
-    /// An old log is all stored, or given up; answer with `handle_tail`.
+    /// An old log is all stored, or given up; answer with `handle_tail`. Said again, for the same
+    /// log, when the session was lost before the answer.
     LogDrained {
         /// Which lane.
         lane: Lane,

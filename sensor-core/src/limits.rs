@@ -1,7 +1,7 @@
 //! Bounds of this crate, with what they cost and what happens when they are reached.
 //!
 //! Bounds that the wire knows are in [`lapwing_protocol::limits`]; sizes that a shell chooses are
-//! the lengths of what it lends, see [`crate::storage`].
+//! the lengths of what it lends, see [`crate::Storage`].
 
 use lapwing_protocol::limits::CHUNK_HEADER_BYTES_MAX;
 
@@ -26,11 +26,8 @@ pub const STRING_WAYS: usize = 4;
 /// Strings shorter than this are written out: a slot's number is not shorter.
 pub const STRING_BYTES_MIN: usize = 3;
 
-/// Commands between receipt and outcome. One more is answered with the outcome `Failed`.
+/// Commands between receipt and outcome. One more is not taken and counted; its issuer sends it again.
 pub const COMMANDS_MAX: usize = 4;
-/// Outcomes that wait for room in the urgent lane; with no room for a command's outcome the
-/// command is not taken.
-pub const DETAIL_BYTES_MAX: usize = 96;
 
 /// How long a server may take to answer a Hello, in milliseconds.
 pub const GREETING_MS_MAX: u64 = 10_000;
@@ -58,3 +55,6 @@ const _: () =
     assert!(CHUNK_BYTES_MIN > CHUNK_HEADER_BYTES_MAX + PREAMBLE_BYTES_MAX + CHUNK_RESERVE_BYTES);
 const _: () =
     assert!(RETRY_FIRST_MS <= RETRY_UNASKED_MS_MAX && RETRY_UNASKED_MS_MAX < RETRY_MS_MAX);
+
+/// Bytes of a Hello at the most, but for its three texts: what is always there, and each lane.
+pub const HELLO_BYTES_MAX: [usize; 2] = [128, 512];

@@ -18,6 +18,7 @@ use crate::error::{CloseReason, DefineError, IntakeError, PeerFault, StorageErro
 use crate::event::{Event, Spool};
 use crate::inbox::Inbox;
 use crate::lane::LaneLink;
+use crate::limits::HELLO_BYTES_MAX;
 use crate::outbox::{Outbox, Stored};
 use crate::position::{Hole, LogPositions, Position};
 use crate::recorder::{Intake, Parts, Recorder};
@@ -164,9 +165,12 @@ impl<'a> Sensor<'a> {
     #[must_use]
     pub fn transmit_bytes_min(&self) -> usize {
         let chunks = self.engine.session.outboxes.iter().map(|outbox| outbox.chunk_bytes_max);
-        let hello = 512 + self.engine.config.agent.len() + self.engine.config.name.len();
+        let lanes = chunks.clone().filter(|bytes| *bytes > 0).count();
+        let config = &self.engine.config;
+        let texts = config.agent.len() + config.name.len() + config.os.len();
+        let hello = HELLO_BYTES_MAX[0] + lanes * HELLO_BYTES_MAX[1] + texts;
         let chunk = chunks.max().unwrap_or(CHUNK_BYTES_MAX) + FRAME_HEADER_BYTES;
-        chunk.max(hello + self.engine.config.os.len())
+        chunk.max(hello)
     }
 
     // --- Verbs.

@@ -153,7 +153,8 @@ impl LaneSizes {
 }
 
 impl Sizes {
-    /// A microcontroller without a spool: 32 rows, six chunks of 256 bytes on their way, one lane.
+    /// A microcontroller without a spool: 32 rows, six chunks of the largest size (256 bytes) on
+    /// their way, one lane; less than 4 KiB, the sensor itself not counted.
     pub const MICROCONTROLLER: Self = Self {
         rows: 32,
         index: 64,
@@ -162,7 +163,7 @@ impl Sizes {
         definitions: 0,
         bulk: LaneSizes {
             open: 256,
-            window: 4 * (256 + CHUNK_RECORD_BYTES),
+            window: 6 * (256 + CHUNK_RECORD_BYTES),
             flight: 2,
             holes: 1,
             stored: 1,
