@@ -15,7 +15,7 @@ use lapwing_sensor_core::*;
 use server::Server;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // All memory is lent. A microcontroller has it in statics; sizes are those of the small profile.
+    // All memory is lent; a microcontroller has it in statics.
     const SIZES: Sizes = Sizes::MICROCONTROLLER;
     let (mut rows, mut index) = ([RowEntry::default(); SIZES.rows], [0; SIZES.index]);
     let (mut row_bytes, mut receive) = ([0; SIZES.row_bytes], [0; SIZES.receive]);

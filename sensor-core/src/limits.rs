@@ -26,7 +26,8 @@ pub const STRING_WAYS: usize = 4;
 /// Strings shorter than this are written out: a slot's number is not shorter.
 pub const STRING_BYTES_MIN: usize = 3;
 
-/// Commands between receipt and outcome. One more is not taken and counted; its issuer sends it again.
+/// Commands between receipt and outcome. One more is not taken, and counted; its issuer sends it
+/// again.
 pub const COMMANDS_MAX: usize = 4;
 
 /// How long a server may take to answer a Hello, in milliseconds.
@@ -42,7 +43,8 @@ pub const RESYNC_MS_MIN: u64 = 60_000;
 pub const RETRY_FIRST_MS: u64 = 2_000;
 /// The window's largest size until Registration has been asked, in milliseconds.
 pub const RETRY_UNASKED_MS_MAX: u64 = 4_000;
-/// The window's largest size after that: 5 minutes, so that a fleet costs a returning server little.
+/// The window's largest size after that: 5 minutes, so that a fleet costs a returning server
+/// little.
 pub const RETRY_MS_MAX: u64 = 300_000;
 /// A server is in trouble after this many failed attempts ...
 pub const TROUBLE_ATTEMPTS: u32 = 2;

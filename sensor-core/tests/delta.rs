@@ -213,8 +213,13 @@ fn service_fields(name: u8, state: u8, user: Option<u8>) -> (Vec<u8>, Vec<(Featu
     (key, fields)
 }
 
+/// So many cases, and no file of failures beside the sources.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(192))]
 
     #[test]
     fn decoding_all_chunks_gives_the_table(

@@ -37,8 +37,13 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
+/// So many cases, and no file of failures beside the sources.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(128))]
 
     /// The server of these tests panics when credit is exceeded, a chunk does not open where it
     /// must, or a mark differs; what it stored in the end is compared with what was made.
@@ -82,7 +87,8 @@ proptest! {
         prop_assert_eq!(log.acked, log.made);
         if has_spool {
             let chunks = &peer.heads[&(Lane::Bulk, BULK_LOG)].chunks;
-            for (seq, spooled) in rig.shell.spool.get(&(Lane::Bulk, BULK_LOG)).into_iter().flatten() {
+            let spool = rig.shell.spool.get(&(Lane::Bulk, BULK_LOG));
+            for (seq, spooled) in spool.into_iter().flatten() {
                 prop_assert_eq!(&chunks[seq], &spooled.bytes);
             }
             for (slot, (kind, row)) in &peer.read(Lane::Bulk, BULK_LOG).rows {
@@ -93,7 +99,10 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..600), cut in 1usize..40) {
+    fn no_bytes_make_it_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+        cut in 1usize..40,
+    ) {
         let mut owned = Owned::new(&SMALL);
         let mut rig = Rig::new(Memory::Disk, owned.storage());
         let mut peer = Peer::new(0xa);
