@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BufferFull, DecodeError, from_bytes, to_slice};
 use crate::id::Lane;
-use crate::limits::{CHUNK_BYTES_MAX, CHUNK_FACTS_MAX};
+use crate::limits::{CHUNK_BYTES_MAX, CHUNK_FACTS_MAX, SEQ_MAX};
 
 /// What sort of chunk it is, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +85,8 @@ impl<'a> Chunk<'a> {
         let chunk: Self = from_bytes(bytes)?;
         let header = &chunk.header;
         // A Dropped op may stand for any number of facts, so only the sum is bounded.
-        if header.seq == 0 || header.first_index.checked_add(header.count).is_none() {
+        let is_numbered = (1..=SEQ_MAX).contains(&header.seq);
+        if !is_numbered || header.first_index.checked_add(header.count).is_none() {
             return Err(DecodeError::Limit);
         }
         Ok(chunk)

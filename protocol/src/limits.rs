@@ -40,6 +40,8 @@ pub const ROWS_MAX: u32 = 65_536;
 /// Kinds an agent may define in one log.
 pub const DEFINED_KINDS_MAX: usize = 64;
 
+/// Sequences of chunks: 292 years at a thousand million a second, and one more never overflows.
+pub const SEQ_MAX: u64 = u64::MAX >> 1;
 /// Chunks between two chain marks.
 pub const CHAIN_MARK_CHUNKS: u64 = 64;
 /// A segment ends when its deltas reach this many times its keyframe ...

@@ -16,7 +16,7 @@ use lapwing_protocol::hello::{
     StoredRange,
 };
 use lapwing_protocol::id::Lane;
-use lapwing_protocol::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
+use lapwing_protocol::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, SEQ_MAX};
 use lapwing_protocol::message::{CHUNK, Message};
 use lapwing_protocol::op::DropReason;
 
@@ -288,7 +288,11 @@ fn a_chunk_of_bad_numbers_is_refused() {
         Message::decode(&Frame { kind: CHUNK, skippable: false, body: bytes }).map(|_| ())
     };
     assert_eq!(decode(good), Ok(()));
-    assert_eq!(decode(ChunkHeader { seq: 0, ..good }), Err(DecodeError::Limit));
+    for (seq, expected) in
+        [(0, Err(DecodeError::Limit)), (SEQ_MAX, Ok(())), (SEQ_MAX + 1, Err(DecodeError::Limit))]
+    {
+        assert_eq!(decode(ChunkHeader { seq, ..good }), expected);
+    }
     let beyond = ChunkHeader { first_index: 2, count: u64::MAX - 1, ..good };
     assert_eq!(decode(beyond), Err(DecodeError::Limit));
 }
