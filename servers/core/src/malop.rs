@@ -4,11 +4,11 @@
 //! gives the rows that make it durable, as one batch. [`fresh`] keeps repeats out: an evidence has
 //! one id, however often and by whichever server it is told.
 //!
-//! What it is not: it judges no facts (`evidence`), reads no feed and no clock. `docs/malops.md` says
-//! for people what is decided here.
+//! What it is not: it judges no facts (`evidence`), reads no feed and no clock. `docs/malops.md`
+//! says for people what is decided here.
 //!
-//! Invariants: an evidence is in one group, and counted there once; a change of a MalOp gives it the
-//! next change number, and no two have the same; what is held is bounded by [`MalOpLimits`].
+//! Invariants: an evidence is in one group, and counted there once; a change of a MalOp gives it
+//! the next change number, and no two have the same; what is held is bounded by [`MalOpLimits`].
 
 mod decision;
 pub mod key;
@@ -180,8 +180,8 @@ impl MalOps {
             || self.touched.len() >= BATCH_GROUPS
     }
 
-    /// The rows of everything handled since the last call; to be stored as one batch, in the order of
-    /// the calls.
+    /// The rows of everything handled since the last call; to be stored as one batch, in the order
+    /// of the calls.
     pub fn poll_rows(&mut self) -> Vec<Row> {
         let mut rows = std::mem::take(&mut self.rows);
         self.row_bytes = 0;

@@ -1,8 +1,8 @@
 //! MalOp decision-making: reads the evidence of every Detection server, makes MalOps of it, and
 //! keeps what people do with them.
 //!
-//! Not here: what makes a MalOp (`lapwing_server_core::malop`). `docs/malops.md` says what is decided,
-//! and how nothing is lost or counted twice.
+//! Not here: what makes a MalOp (`lapwing_server_core::malop`). `docs/malops.md` says what is
+//! decided, and how nothing is lost or counted twice.
 //!
 //! Invariants: how far a feed was read is stored in one batch with what was read; what is shown or
 //! told is durable.

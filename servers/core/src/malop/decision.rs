@@ -22,8 +22,8 @@ pub enum Decision {
     MalOp,
 }
 
-/// The family of all rules of reputation: a hash that one list calls malware and another has blocked
-/// is one cause and one MalOp.
+/// The family of all rules of reputation: a hash that one list calls malware and another has
+/// blocked is one cause and one MalOp.
 pub const REPUTATION: &str = "reputation";
 
 /// What becomes of `evidence`.

@@ -1,7 +1,7 @@
 //! Every bound of the MalOps, with its reason and what happens at it.
 
-/// Bounds of what is held in memory and in the store. An operator changes the first two; tests lower
-/// all of them.
+/// Bounds of what is held in memory and in the store. An operator changes the first two; tests
+/// lower all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalOpLimits {
     /// MalOps: at 2 KiB each, 40 MB of memory. One more removes another one: of those that are
@@ -15,12 +15,12 @@ pub struct MalOpLimits {
     /// Evidences of one MalOp or cause that are kept whole, the newest: 64 of at most 64 KiB fit a
     /// reply, and nobody reads more. The count goes on.
     pub evidence_kept_max: usize,
-    /// Machines, and users, that one MalOp lists: a MalOp on more is everywhere. Evidence of further
-    /// ones is counted and not listed.
+    /// Machines, and users, that one MalOp lists: a MalOp on more is everywhere. Evidence of
+    /// further ones is counted and not listed.
     pub affected_max: usize,
     /// Evidences whose id is remembered so that a repeat is told: what four Detection servers keep
-    /// in their feeds, 400 MB of disk. One more forgets the oldest, which those feeds no longer have
-    /// either; were it told again, it would count again.
+    /// in their feeds, 400 MB of disk. One more forgets the oldest, which those feeds no longer
+    /// have either; were it told again, it would count again.
     pub identities_max: u64,
 }
 

@@ -1,6 +1,7 @@
 //! How urgent a MalOp is, as a sum of reasons that a person can read.
 //!
-//! The severity of a MalOp is the highest of its evidences; the score orders MalOps of one severity.
+//! The severity of a MalOp is the highest of its evidences; the score orders MalOps of one
+//! severity.
 //! Invariant: a score depends on the MalOp alone, and each of its points has a reason.
 
 use std::fmt;

@@ -15,8 +15,8 @@ pub(crate) const WAIT_TIME: Duration = Duration::from_secs(30);
 pub(crate) const CALL_TIME: Duration = Duration::from_secs(5);
 /// The pause after a failure. The client spreads its attempts to connect by itself.
 pub(crate) const PAUSE: Duration = Duration::from_millis(500);
-/// The pause after an empty answer that came at once: who does not hold a question must not be asked
-/// without end.
+/// The pause after an empty answer that came at once: who does not hold a question must not be
+/// asked without end.
 pub(crate) const EMPTY_PAUSE: Duration = Duration::from_millis(50);
 /// How long an address stands back whose server is read at another address already.
 pub(crate) const STAND_BACK: Duration = Duration::from_secs(5);

@@ -120,6 +120,25 @@ fn a_server_that_registration_comes_to_know_is_followed() {
 }
 
 #[test]
+fn a_server_with_two_addresses_is_read_at_one_of_them() {
+    run(|executor| async move {
+        let deployment = Deployment::new();
+        let detection = Peer::start(&deployment, &executor, (Role::Detection, 1));
+        let address = detection.address;
+        let mapped = format!("[::ffff:127.0.0.1]:{}", address.port()).parse().unwrap();
+        detection.tell(flood(1, 0, 500));
+        let malops = MalOps::start(&deployment, &executor, &[address, mapped], None).await;
+        malops.until_counted(500).await;
+        detection.tell(flood(1, 500, 600));
+        malops.until_counted(600).await;
+        let metrics = deployment.metrics(Role::Malops, malops.address).await;
+        let repeats = "lapwing_malops_evidence_total{decision=\"repeat\"} 0";
+        assert!(metrics.lines().any(|line| line == repeats), "{metrics}");
+        malops.stop().await;
+    });
+}
+
+#[test]
 fn suspicions_of_all_servers_are_one_list_newest_first() {
     run(|executor| async move {
         let deployment = Deployment::new();

@@ -1,7 +1,5 @@
 //! What people do with MalOps, who may, and who is told.
 
-use std::time::Duration;
-
 use lapwing_net::identity::Role;
 use lapwing_net::peer::{from_body, to_body};
 use lapwing_protocol::call::Method;
@@ -83,7 +81,7 @@ fn changes_wake_their_readers_and_go_on_after_a_restart() {
         assert!(none.is_empty());
         let reading = changes(&malops, cursor, 20_000);
         let telling = async {
-            smol::Timer::after(Duration::from_millis(50)).await;
+            smol::future::yield_now().await;
             detection.tell([blocked(1, 1, CAUSE)]);
         };
         let ((found, cursor), ()) = smol::future::zip(reading, telling).await;
