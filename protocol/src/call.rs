@@ -105,7 +105,7 @@ methods! {
     MALOP_COMMENT = 83, "malop_comment";
     /// Peer plane of malops. `FeedRequest` -> `FeedPage<MalOpView>`.
     MALOP_CHANGES = 84, "malop_changes";
-    /// Peer plane of malops. `PageRequest` -> `Page<EvidenceView>`: suspicions, merged over servers.
+    /// Peer plane of malops. `PageRequest` -> `Page<EvidenceView>` of suspicions, of all servers.
     SUSPICIONS = 85, "suspicions";
 
     /// Peer plane of tagging. `TagSet` -> empty.

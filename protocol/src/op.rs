@@ -16,12 +16,13 @@
 //! ```
 //!
 //! Strings (bytes, text, hash, address) are written as 0 = literal, 1 = literal that takes the slot
-//! that follows, n = the string in slot n - 2. References are 0 = literal, n = the row in slot n - 1.
-//! `source_seq` is the signed difference to the one before in the chunk; a time value is the signed
-//! difference to the op's time.
+//! that follows, n = the string in slot n - 2. References are 0 = literal, n = the row in slot
+//! n - 1. `source_seq` is the signed difference to the one before in the chunk; a time value is the
+//! signed difference to the op's time.
 //!
-//! The choice between literal and slot is the writer's ([`Compressor`]). The reader keeps no tables:
-//! it hands out what is written and its caller resolves it. Nothing here panics on any input.
+//! The choice between literal and slot is the writer's ([`Compressor`]). The reader keeps no
+//! tables: it hands out what is written and its caller resolves it. Nothing here panics on any
+//! input.
 
 use core::net::IpAddr;
 

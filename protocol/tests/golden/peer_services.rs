@@ -93,6 +93,11 @@ fn registration() {
         };
         hold!(book, format!("server_view_{state:?}"), ServerView<'_>, view);
     }
+    what_operators_see(&mut book);
+    book.close();
+}
+
+fn what_operators_see(book: &mut Book) {
     for (name, change) in [
         ("drain", ServerSetting::Drain),
         ("undrain", ServerSetting::Undrain),
@@ -112,7 +117,6 @@ fn registration() {
     hold!(book, "page_request", PageRequest, PageRequest { offset: 300, limit: 100 });
     let page = Page { total: 301, items: items![AssignmentView<'_>; view] };
     hold!(book, "page_of_assignments", Page<'_, AssignmentView<'_>>, page);
-    book.close();
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn events_and_evidence() {
             activity,
             suspicious: true,
             techniques: items![&'static str; "T1204.002"],
-            reputation: items![NamedCell<'_>; NamedCell { name: "type", value: Cell::Text("hash") }],
+            reputation: fields(),
             fields: fields(),
             processes: items![ElementView<'static>; element()],
         };
