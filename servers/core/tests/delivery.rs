@@ -271,6 +271,27 @@ fn after_storing(sensor: &mut Sensor, count: u8) -> Receiver {
 }
 
 #[test]
+fn an_answer_to_hello_counts_only_what_is_durable() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    greet(&mut receiver, 1, sensor.head(1, 0));
+    let chunks: Vec<_> = (0..3).map(|salt| sensor.chunk(salt)).collect();
+    let entries: Vec<_> =
+        chunks.iter().map(|bytes| take(&mut receiver, 1, bytes).unwrap()).collect();
+    store(&mut receiver, &entries[0]);
+    receiver.begin_session(2);
+    let grant = greet(&mut receiver, 2, sensor.head(1, 0));
+    assert_eq!((grant.next_seq, grant.next_index, grant.chain), (2, 2, sensor.chains[1]));
+    // The sensor sends the rest again; it is on its way already and not stored twice.
+    assert_eq!(take(&mut receiver, 2, &chunks[1]), None);
+    assert_eq!(take(&mut receiver, 2, &chunks[2]), None);
+    assert_eq!(acked(&mut receiver, 2), Some(1));
+    store(&mut receiver, &entries[1]);
+    store(&mut receiver, &entries[2]);
+    assert_eq!(acked(&mut receiver, 2), Some(3));
+    assert!(take(&mut receiver, 2, &sensor.chunk(3)).is_some());
+}
+
+#[test]
 fn the_hello_decision_table() {
     // Normal, and an ack that was lost before a crash: the sensor compares chains and trims.
     let mut sensor = Sensor::new(LOG);

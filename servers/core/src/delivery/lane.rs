@@ -16,10 +16,10 @@ use super::receiver::{Entry, EntryKind, PeerFault};
 pub(super) struct LaneReceiver {
     lane: Lane,
     pub(super) head: Option<HeadRecord>,
-    /// Highest durable sequence of the current log.
-    stored_seq: u64,
-    /// Entries given out that are not durable yet: log, sequence, bytes.
-    pending: VecDeque<(LogId, u64, u64)>,
+    /// Where the current log stands on the disk; behind `head` while entries are on their way.
+    durable: Option<RetiredLog>,
+    /// Entries given out that are not durable yet, oldest first.
+    pending: VecDeque<Pending>,
     session: Option<LaneSession>,
     ack_due: bool,
     nack_due: Option<Nack>,
@@ -28,6 +28,15 @@ pub(super) struct LaneReceiver {
     store_failed: bool,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
     pub(super) overload: Option<u32>,
+}
+
+/// An entry on its way to the disk.
+#[derive(Debug)]
+struct Pending {
+    seq: u64,
+    bytes: u64,
+    /// Where its log stands once it is there.
+    after: RetiredLog,
 }
 
 /// What belongs to one session.
@@ -43,11 +52,11 @@ struct LaneSession {
 
 impl LaneReceiver {
     pub(super) fn new(lane: Lane, head: Option<HeadRecord>) -> Self {
-        let stored_seq = head.as_ref().map_or(0, |head| head.current.next_seq - 1);
+        let durable = head.as_ref().map(|head| head.current);
         Self {
             lane,
             head,
-            stored_seq,
+            durable,
             pending: VecDeque::new(),
             session: None,
             ack_due: false,
@@ -72,21 +81,27 @@ impl LaneReceiver {
         start: Chain,
         this_server: ServerId,
     ) -> LogGrant {
-        let known = self.head.as_ref().and_then(|record| record.find(head.log));
+        // Only what is durable counts: the sensor forgets what lies before the answer. What is on
+        // its way may come again, and is told apart then.
+        let durable = self.durable.filter(|durable| durable.log == head.log);
+        let taken = || self.head.as_ref().and_then(|record| record.find(head.log));
+        let known = durable.or_else(taken);
         let first = RetiredLog { log: head.log, next_seq: 1, next_index: 1, chain: start };
         let at = known.unwrap_or(first);
         let verdict = verdict(head, known, this_server);
         match (&mut self.head, verdict) {
             // The sensor will open another log: this one is left as it is.
             (_, LogVerdict::SensorBehind | LogVerdict::Forked) => {}
-            (None, _) => self.head = Some(HeadRecord::begin(head.log, start)),
+            (None, _) => {
+                self.head = Some(HeadRecord::begin(head.log, start));
+                self.durable = Some(at);
+            }
             (Some(record), _) if record.current.log == head.log => {}
             (Some(record), _) => {
                 record.open(at);
-                self.stored_seq = at.next_seq - 1;
+                self.durable = Some(at);
             }
         }
-        // A Hello can be said again while entries are on their way to the disk: they count.
         let credit = self.window(at.next_seq - 1, 0);
         self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
         self.nack_due = None;
@@ -187,7 +202,8 @@ impl LaneReceiver {
     fn entry(&mut self, seq: u64, kind: EntryKind, bytes: &[u8]) -> Option<Entry> {
         let record = self.head.as_ref()?;
         let log = record.current.log;
-        self.pending.push_back((log, seq, bytes.len() as u64));
+        let after = record.current;
+        self.pending.push_back(Pending { seq, bytes: bytes.len() as u64, after });
         Some(Entry { lane: self.lane, log, seq, kind, bytes: bytes.to_vec(), head: record.clone() })
     }
 
@@ -196,6 +212,8 @@ impl LaneReceiver {
         let next = self.head.as_ref().ok_or(PeerFault::OutOfPlace)?.current.next_seq;
         let session = self.session.as_mut().ok_or(PeerFault::OutOfPlace)?;
         if seq < next {
+            // It was sent on this session's credit all the same.
+            session.bytes += bytes;
             self.ack_due = true;
             return Ok(Place::Repeat);
         }
@@ -239,18 +257,20 @@ impl LaneReceiver {
 
     /// The oldest pending entry of `log` up to `seq` is durable.
     pub(super) fn handle_stored(&mut self, log: LogId, seq: u64) {
-        while let Some(&(of, up_to, _)) = self.pending.front() {
-            if of == log && up_to > seq {
-                break;
+        while let Some(pending) = self.pending.front() {
+            let is_it = pending.after.log == log && pending.seq == seq;
+            if pending.after.log == log && pending.seq > seq {
+                return;
             }
+            let after = pending.after;
             self.pending.pop_front();
-            if of == log && up_to == seq {
-                break;
+            if is_it {
+                if self.durable.is_some_and(|durable| durable.log == log) {
+                    self.durable = Some(after);
+                    self.ack_due = true;
+                }
+                return;
             }
-        }
-        if self.head.as_ref().is_some_and(|record| record.current.log == log) {
-            self.stored_seq = self.stored_seq.max(seq);
-            self.ack_due = true;
         }
     }
 
@@ -282,7 +302,7 @@ impl LaneReceiver {
         }
         let taken_seq = self.head.as_ref()?.current.next_seq - 1;
         let bytes = self.session.as_ref()?.bytes;
-        let pending: u64 = self.pending.iter().map(|(_, _, bytes)| bytes).sum();
+        let pending: u64 = self.pending.iter().map(|pending| pending.bytes).sum();
         let window = self.window(
             taken_seq.saturating_sub(self.pending.len() as u64),
             bytes.saturating_sub(pending),
@@ -293,12 +313,8 @@ impl LaneReceiver {
             session.credit.limit_bytes = session.credit.limit_bytes.max(window.limit_bytes);
         }
         self.ack_due = false;
-        Some(Ack {
-            lane: self.lane,
-            stored_seq: self.stored_seq,
-            safe_seq: self.stored_seq,
-            credit: session.credit,
-        })
+        let stored_seq = self.durable?.next_seq - 1;
+        Some(Ack { lane: self.lane, stored_seq, safe_seq: stored_seq, credit: session.credit })
     }
 
     /// Says the credit again, raised: after a time of holding it back.
