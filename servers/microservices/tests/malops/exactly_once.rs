@@ -54,8 +54,12 @@ fn killed_in_the_middle_of_two_floods_it_counts_each_evidence_once() {
         malops.until_counted(1_500).await;
         assert_eq!(counts(&malops).await, distinct);
         // Read on by the cursor: what was stored is not asked for again.
-        malops.stop().await;
         let ask = |peer: &Peer| std::mem::take(&mut peer.known.lock().unwrap().asked);
+        until("the first feed is read to its end", || async {
+            (one.known.lock().unwrap().asked.last() == Some(&900)).then_some(())
+        })
+        .await;
+        malops.stop().await;
         ask(&one);
         let malops = MalOps::start(&deployment, &executor, &consoles, None).await;
         one.tell([blocked(3, 9_000, "hash:late")]);
