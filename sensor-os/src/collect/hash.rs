@@ -180,27 +180,50 @@ fn lock(work: &Mutex<Work>) -> MutexGuard<'_, Work> {
 
 fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
     name_thread(c"lapwing-hash");
-    loop {
-        let mut work = lock(&shared.work);
-        let (reach, identity, file) = loop {
-            if work.closing {
-                return;
-            }
-            if let Some((identity, file)) = work.open.pop_front() {
-                break (Reach::Open, identity, Some(file));
-            }
-            if let Some((identity, pid)) = work.processes.pop_front() {
-                break (Reach::Process, identity, open_image(identity, pid));
-            }
-            work = shared.more.wait(work).unwrap_or_else(PoisonError::into_inner);
-        };
-        drop(work);
-        let hash = file.and_then(|file| hash_file(&file, &identity, || lock(&shared.work).closing));
+    let answer = |reach, identity, hash: Option<[u8; 32]>| {
         let hash = hash.map_or(Hash::Unseen, Hash::Known);
-        if hashed.send(Hashed { reach, identity, hash }).is_err() {
-            return;
-        }
+        // Nobody listens any more when the collector ends, and this thread is then told to.
+        let _ = hashed.send(Hashed { reach, identity, hash });
         wake.signal();
+    };
+    // Open programs are small in number, mostly in size, and somebody waits for each: they go before
+    // the rest of a file that is reached by its process.
+    let hash_open_ones = || loop {
+        let mut work = lock(&shared.work);
+        if work.closing {
+            return Next::Stop;
+        }
+        let Some((identity, file)) = work.open.pop_front() else { return Next::Continue };
+        drop(work);
+        let hash = hash_file(&file, &identity, || Next::unless(lock(&shared.work).closing));
+        answer(Reach::Open, identity, hash);
+    };
+    while hash_open_ones() == Next::Continue {
+        let work = lock(&shared.work);
+        let idle =
+            |work: &mut Work| work.open.is_empty() && work.processes.is_empty() && !work.closing;
+        let mut work = shared.more.wait_while(work, idle).unwrap_or_else(PoisonError::into_inner);
+        if !work.open.is_empty() {
+            continue;
+        }
+        let Some((identity, pid)) = work.processes.pop_front() else { continue };
+        drop(work);
+        let file = open_image(identity, pid);
+        let hash = file.and_then(|file| hash_file(&file, &identity, hash_open_ones));
+        answer(Reach::Process, identity, hash);
+    }
+}
+
+/// What to do between two pieces of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+impl Next {
+    fn unless(closing: bool) -> Self {
+        if closing { Self::Stop } else { Self::Continue }
     }
 }
 
@@ -216,7 +239,7 @@ fn open_image(identity: FileIdentity, pid: u32) -> Option<File> {
 fn hash_file(
     mut file: &File,
     identity: &FileIdentity,
-    stop: impl Fn() -> bool,
+    between: impl Fn() -> Next,
 ) -> Option<[u8; 32]> {
     if identity.bytes > HASHED_BYTES_MAX {
         return None;
@@ -230,7 +253,7 @@ fn hash_file(
             0 => break,
             read => hasher.update(buffer.get(..read)?),
         }
-        if stop() {
+        if between() == Next::Stop {
             return None;
         }
     }

@@ -30,8 +30,8 @@ pub(crate) const OPENING_PROCESSES_MAX: usize = 4_096;
 /// Command lines of one process that may wait for their exec; beyond it the oldest is forgotten.
 pub(crate) const ARGUMENTS_PER_PROCESS_MAX: usize = 8;
 
-/// Programs that may wait, open, to be hashed: one descriptor each. Beyond it the program's hash is
-/// shown as not seen.
+/// Programs that may wait, open, to be hashed: one descriptor each. Beyond it a program is hashed
+/// through its process, and its hash is not seen if that ends first.
 pub(crate) const OPEN_PROGRAMS_MAX: usize = 256;
 /// Hashes remembered; the least recently used goes first.
 pub(crate) const HASHES_MAX: usize = 4_096;

@@ -266,7 +266,12 @@ impl ProcessCollector {
                 self.hashing.asked(identity, Reach::Open);
                 Hash::Awaited
             }
-            _ => Hash::Unseen,
+            _ => {
+                // Too many are open already: this one is reached by its process, if that lives.
+                self.hashing.asked(identity, Reach::Process);
+                self.hasher.hash_process(identity, open.pid);
+                Hash::Awaited
+            }
         };
         let opened = Opened { image: Image::new(&path, identity), format, hash };
         self.memory.join.handle_open(now_ns, open.pid, opened);
