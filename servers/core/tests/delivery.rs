@@ -10,6 +10,7 @@ use lapwing_protocol::hello::{
 };
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::items::Items;
+use lapwing_protocol::limits::SEQ_MAX;
 use lapwing_protocol::message::Message;
 use lapwing_server_core::delivery::limits::WINDOW_CHUNKS;
 use lapwing_server_core::delivery::{
@@ -240,6 +241,27 @@ fn a_jump_makes_a_hole_and_what_follows_must_open() {
     sensor.chunks.pop();
     sensor.chains.pop();
     assert!(take(&mut receiver, 1, &sensor.chunk_with(ChunkFlags::SELF_CONTAINED, 3)).is_some());
+}
+
+#[test]
+fn a_jump_to_the_end_of_all_numbers_is_refused_and_one_to_the_bound_is_not() {
+    for (to_seq, is_taken) in [(SEQ_MAX, true), (SEQ_MAX + 1, false), (u64::MAX, false)] {
+        let (sensor, mut receiver) = (Sensor::new(LOG), receiver());
+        greet(&mut receiver, 1, sensor.head(1, 0));
+        let jump = Jump {
+            lane: Lane::Bulk,
+            from_seq: 1,
+            to_seq,
+            to_index: Some(u64::MAX),
+            chain_at_to: sensor.chains[0],
+            cause: JumpCause::Lost(LossReason::MemoryLost),
+        };
+        match receiver.handle_jump(1, &jump, b"jump") {
+            Ok(Some(entry)) => receiver.handle_stored(Lane::Bulk, LOG, entry.seq),
+            refused => assert_eq!(refused, Err(PeerFault::Malformed)),
+        }
+        assert_eq!(receiver.poll_message(1).is_some(), is_taken, "{to_seq}");
+    }
 }
 
 #[test]

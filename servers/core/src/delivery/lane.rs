@@ -7,6 +7,7 @@ use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason, Resync, Re
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{LogGrant, LogHead, LogVerdict};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
+use lapwing_protocol::limits::SEQ_MAX;
 
 use super::head::{HeadRecord, RetiredLog};
 use super::limits::{RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS};
@@ -166,7 +167,7 @@ impl LaneReceiver {
             return Err(PeerFault::OutOfPlace);
         };
         let next = record.current.next_seq;
-        if jump.from_seq > jump.to_seq || jump.from_seq == 0 || jump.to_seq == u64::MAX {
+        if jump.from_seq > jump.to_seq || jump.from_seq == 0 || jump.to_seq > SEQ_MAX {
             return Err(PeerFault::Malformed);
         }
         if jump.to_seq < next.saturating_sub(1) {
