@@ -172,19 +172,21 @@ fn a_name_that_is_looked_up_on_loopback_is_seen_once_with_its_answer() {
     let Some(mut machine) = Watched::start() else { return };
     let resolver = UdpSocket::bind("127.66.6.53:53").unwrap();
     let asker = UdpSocket::bind("127.0.0.1:0").unwrap();
-    asker.send_to(&question("Short"), resolver.local_addr().unwrap()).unwrap();
+    asker.send_to(&question(&unique("Short")), resolver.local_addr().unwrap()).unwrap();
     answer_one(&resolver);
 
-    let is_ours = |fact: &CollectedFact| fact.text(dns::question) == Some("short.example.test");
+    let name = format!("{}.example.test", unique("short"));
+    let is_ours = |fact: &CollectedFact| fact.text(dns::question) == Some(&name);
     let seen = machine.wait_for("the answer", is_ours);
     assert_eq!(seen.text(dns::answers), Some("127.66.6.6"));
     assert_eq!(seen.value(dns::question_type), Some(&OwnedValue::U64(1)));
     assert_eq!(seen.value(dns::server), Some(&OwnedValue::Ip(IpAddr::from([127, 66, 6, 53]))));
     assert_eq!(seen.value(dns::process), Some(&own_reference()));
     // What comes after it shows that no second one of it is on its way.
-    asker.send_to(&question("later"), resolver.local_addr().unwrap()).unwrap();
+    asker.send_to(&question(&unique("later")), resolver.local_addr().unwrap()).unwrap();
     answer_one(&resolver);
-    machine.wait_for("a later one", |fact| fact.text(dns::question) == Some("later.example.test"));
+    let later = format!("{}.example.test", unique("later"));
+    machine.wait_for("a later one", |fact| fact.text(dns::question) == Some(&later));
     assert_eq!(machine.seen.iter().filter(|fact| is_ours(fact)).count(), 1);
 }
 
@@ -192,7 +194,8 @@ fn a_name_that_is_looked_up_on_loopback_is_seen_once_with_its_answer() {
 fn who_looks_a_name_up_and_ends_at_once_is_known() {
     let Some(mut machine) = Watched::start() else { return };
     let resolver = UdpSocket::bind("127.66.6.54:53").unwrap();
-    let bytes: String = question("quick").iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    let bytes: String =
+        question(&unique("quick")).iter().map(|byte| format!("\\x{byte:02x}")).collect();
     let script = format!(
         "exec 3<>/dev/udp/127.66.6.54/53; printf '{bytes}' >&3; read -r -t 10 -N 1 -u 3; kill -9 $$"
     );
@@ -200,8 +203,8 @@ fn who_looks_a_name_up_and_ends_at_once_is_known() {
     answer_one(&resolver);
     asker.wait().unwrap();
 
-    let seen = machine
-        .wait_for("the answer", |fact| fact.text(dns::question) == Some("quick.example.test"));
+    let name = format!("{}.example.test", unique("quick"));
+    let seen = machine.wait_for("the answer", |fact| fact.text(dns::question) == Some(&name));
     let Some(OwnedValue::Ref(kind, key)) = seen.value(dns::process) else {
         panic!("no process in {seen:?}");
     };
@@ -392,6 +395,11 @@ impl Program {
         make_executable(path);
         Self { path: path.to_owned(), hash: Sha256::digest(&bytes).into() }
     }
+}
+
+/// A label that no other run of these tests looks up.
+fn unique(label: &str) -> String {
+    format!("{label}-{}", std::process::id())
 }
 
 /// A question for the address of `label`.example.test.
