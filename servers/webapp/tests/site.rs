@@ -200,7 +200,7 @@ fn what_a_sensor_lacks_is_told_with_the_command_that_mends_it() {
     browser.wait_for_facts(&sensor_id());
     let text = browser.get("/malops").text;
     assert!(text.contains("sees less than it could"));
-    assert!(text.contains("sudo lapwing up"));
+    assert!(text.contains("sudo setcap cap_sys_admin"));
 }
 
 #[test]

@@ -170,7 +170,9 @@ async fn keep(children: Children, program: Program, queue: Receiver<Order>) {
     loop {
         let started = Instant::now();
         let ending = match spawn(&program) {
-            Ok(child) => {
+            Ok(mut child) => {
+                // Held here, since waiting for a child closes a pipe that it still has.
+                let _pipe = child.stdin.take();
                 let pid = child.id();
                 children.change(&name, |status| {
                     status.state = ChildState::Starting;

@@ -111,9 +111,31 @@ fn is_young(file: &Path) -> bool {
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < RENEW_AFTER))
 }
 
+/// Where others reach what listens on `address`: "any address" is the one that this machine would
+/// send from (nothing is sent to find out).
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    let (from, to) = match address {
+        SocketAddr::V4(_) => ("0.0.0.0:0", "192.0.2.1:9"),
+        SocketAddr::V6(_) => ("[::]:0", "[2001:db8::1]:9"),
+    };
+    let own = std::net::UdpSocket::bind(from).and_then(|socket| {
+        socket.connect(to)?;
+        socket.local_addr()
+    });
+    SocketAddr::new(
+        own.map_or(super::answering::reachable(address).ip(), |own| own.ip()),
+        address.port(),
+    )
+}
+
 /// The addresses it serves on, and localhost where that leads there.
 fn served_names(addresses: &[SocketAddr]) -> Vec<ServedName> {
-    let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+    let reached = addresses.iter().copied().map(reached_at);
+    let mut hosts: Vec<IpAddr> =
+        addresses.iter().copied().chain(reached).map(|at| at.ip()).collect();
     hosts.sort_unstable();
     hosts.dedup();
     let is_local = hosts.iter().any(|host| host.is_loopback() || host.is_unspecified());
@@ -226,13 +248,16 @@ fn detection(text: &mut String, data: &DataFolder, plan: &Plan, server: &Planned
     let at = |position: usize| {
         server.addresses.get(position).map(SocketAddr::to_string).unwrap_or_default()
     };
+    let advertised = server.addresses.first().copied().map(reached_at);
+    let advertised = advertised.map(|address| address.to_string()).unwrap_or_default();
     let _ = write!(
         text,
         "\n[detection]\nid = \"{}\"\nconsole_listen = \"{}\"\nmalware_listen = \"{}\"\n\
-         capacity = {}\n",
+         advertise = \"{}\"\ncapacity = {}\n",
         server.id,
         at(1),
         at(2),
+        advertised,
         server.capacity
     );
     text.push_str("\n[peers]\n");

@@ -69,11 +69,21 @@ fn sensor_text(sensor: Option<&Value>, children: &Children) -> String {
     }
     let mut text = format!("\n  {name} is watched, but its sensor sees less than it could:\n");
     for part in &lacking {
-        text.push_str(&format!("    {}: {}\n", field(part, "component"), field(part, "reason")));
+        text.push_str(&format!("    {}: {}", field(part, "component"), field(part, "reason")));
+        let remedy = field(part, "remedy");
+        if !remedy.is_empty() && !is_command(&remedy) {
+            text.push_str(&format!("; {remedy}"));
+        }
+        text.push('\n');
     }
     let mut remedies = lacking.iter().map(|part| field(part, "remedy"));
-    if let Some(remedy) = remedies.find(|remedy| !remedy.is_empty()) {
-        text.push_str(&format!("  To mend it: {remedy}\n"));
+    if let Some(command) = remedies.find(|remedy| is_command(remedy)) {
+        text.push_str(&format!("  To mend it: {command}\n"));
     }
     text
+}
+
+/// Whether a remedy is one command that mends all that lacks rights.
+fn is_command(remedy: &str) -> bool {
+    remedy.starts_with("sudo ")
 }

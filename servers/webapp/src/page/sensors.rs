@@ -117,7 +117,7 @@ const RUNNING_MAX: u32 = 500;
 /// The question that answers with a machine's running processes.
 fn running_on(sensor: &Sensor) -> String {
     format!(
-        "process where presence = live and sensor = {} \
+        "process where presence = live and image_path is not missing and sensor = {} \
          show guid, pid, user, image_path, command_line, first_seen limit {RUNNING_MAX}",
         sensor.id
     )

@@ -1,7 +1,7 @@
 //! The frame of every page: navigation, who is logged in, and the banner of what a sensor lacks.
 
 use crate::accounts::SessionView;
-use crate::view::Time;
+use crate::view::{Sensor, Time};
 use crate::web::App;
 
 /// An entry of the navigation.
@@ -74,16 +74,22 @@ impl Shell {
     }
 }
 
+/// The parts that the command mends.
+fn lacks(sensor: &Sensor) -> Vec<String> {
+    let lacking = sensor.lacking().into_iter().filter(|health| !health.command().is_empty());
+    lacking.map(|health| health.component.clone()).collect()
+}
+
 fn banner(app: &App) -> Option<Banner> {
     let sensors = app.live.sensors()?;
     let online = || sensors.iter().filter(|sensor| sensor.status == "Online");
-    let mut lacking = online().filter(|sensor| !sensor.remedy().is_empty());
+    let mut lacking = online().filter(|sensor| !sensor.command().is_empty());
     let first = lacking.next()?;
     Some(Banner {
         machine: first.name.clone(),
         others: lacking.count(),
-        lacks: first.lacking().iter().map(|health| health.component.clone()).collect(),
-        remedy: first.remedy().to_owned(),
+        lacks: lacks(first),
+        remedy: first.command().to_owned(),
         sensor: first.id.clone(),
     })
 }

@@ -65,7 +65,11 @@ impl Event {
             names.iter().map(|name| field(name)).find(|text| !text.is_empty()).unwrap_or_default()
         };
         match self.kind.as_str() {
-            "process" => first(&["command_line", "image_path", "name"]),
+            "process" => match first(&["command_line", "image_path", "name"]) {
+                text if text.is_empty() => self.brief(),
+                text => text,
+            },
+            "connection" if field("remote_address").is_empty() => self.brief(),
             "connection" => format!(
                 "{}:{} to {}:{}",
                 field("local_address"),
@@ -74,6 +78,7 @@ impl Event {
                 field("remote_port")
             ),
             "file_event" => first(&["path", "old_path"]),
+            "service" if field("name").is_empty() => self.brief(),
             "dns" => match field("answers") {
                 answers if answers.is_empty() => field("question"),
                 answers => format!("{} is {answers}", field("question")),
@@ -84,6 +89,14 @@ impl Event {
             "finding" => field("detail"),
             _ => self.fields.iter().next().map(|(_, cell)| cell.to_string()).unwrap_or_default(),
         }
+    }
+
+    /// What a change says that does not name its element: its fields, else the element's id.
+    fn brief(&self) -> String {
+        let fields = self.fields.iter().map(|(name, value)| format!("{name} {value}"));
+        let fields: Vec<String> = fields.collect();
+        let id = self.element.get(..8).unwrap_or_default();
+        if fields.is_empty() { format!("element {id}") } else { fields.join(", ") }
     }
 
     /// Who did it, where the fact says so.

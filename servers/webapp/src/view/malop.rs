@@ -6,7 +6,7 @@ use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::malop::{self, MalOpComment, MalOpStatus, MalOpView};
 use serde::Serialize;
 
-use super::{Element, Fields, Time, fields, owned, texts};
+use super::{Cell, Element, Fields, Time, fields, owned, texts};
 
 /// A machine a MalOp touches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -168,6 +168,17 @@ impl TryFrom<EvidenceView<'_>> for Evidence {
 }
 
 impl Evidence {
+    /// The matching reputation as a person reads it: without what is empty, times as times.
+    pub(crate) fn reputation(&self) -> Vec<(String, String)> {
+        let pairs = self.reputation.iter().map(|(name, value)| match (name, value) {
+            ("checked_ms", Cell::U64(ms)) => {
+                (String::from("checked"), Time::from_ms(*ms).to_string())
+            }
+            (name, value) => (name.to_owned(), value.to_string()),
+        });
+        pairs.filter(|(_, value)| !value.is_empty()).collect()
+    }
+
     /// The chain of processes from the eldest parent down to the process concerned.
     pub(crate) fn chain(&self) -> Vec<&Element> {
         self.processes.iter().rev().collect()

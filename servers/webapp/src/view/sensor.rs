@@ -36,6 +36,11 @@ impl Health {
         self.status == "active"
     }
 
+    /// The command that mends it, where its remedy is one.
+    pub(crate) fn command(&self) -> &str {
+        if self.remedy.starts_with("sudo ") { &self.remedy } else { "" }
+    }
+
     /// Whether an operator should do something: it neither works nor was stopped on command.
     pub(crate) fn lacks(&self) -> bool {
         !self.is_active() && self.status != "stopped"
@@ -94,7 +99,7 @@ impl TryFrom<FleetSensor<'_>> for Sensor {
             service,
             collection: view.collection.name(),
             detection,
-            version: view.agent.rsplit(' ').next().unwrap_or_default().to_owned(),
+            version: view.agent.rsplit([' ', '/']).next().unwrap_or_default().to_owned(),
             agent: view.agent.to_owned(),
             os: view.os.to_owned(),
             last_seen: Time::from_ms(view.last_seen_ms),
@@ -140,10 +145,10 @@ impl Sensor {
         self.collectors.iter().filter(|health| health.lacks()).collect()
     }
 
-    /// The first remedy that mends what it lacks; empty when it lacks nothing.
-    pub(crate) fn remedy(&self) -> &str {
+    /// The command that gives it the rights that it lacks; empty when it lacks none.
+    pub(crate) fn command(&self) -> &str {
         let mut lacking = self.collectors.iter().filter(|health| health.lacks());
-        lacking.find(|health| !health.remedy.is_empty()).map_or("", |health| &health.remedy)
+        lacking.find(|health| !health.command().is_empty()).map_or("", Health::command)
     }
 }
 
