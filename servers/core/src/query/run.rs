@@ -15,6 +15,7 @@ use super::partial::lacks;
 use super::syntax::{Condition, How, Name, Operator, Query, Step, Target, Window};
 use super::vocabulary::{Common, Vocabulary};
 use crate::change::OwnedValue;
+use crate::graph::view::cell_of;
 use crate::graph::{Element, ElementIndex, Graph, Presence};
 use crate::view::{OwnedCell, OwnedNamedCell};
 
@@ -262,9 +263,10 @@ fn whole_row(eye: &Eye<'_>, element: &Element) -> Vec<OwnedNamedCell> {
         let name = Name::Common(*common);
         (name.heading(), eye.cell(&name, element))
     });
-    let features = element.fields().iter().filter_map(|(feature, _)| {
+    // Not by the eye: it remembers a name by its address, and these names live for one turn only.
+    let features = element.fields().iter().filter_map(|(feature, value)| {
         let name = Name::Feature(element.model().feature(*feature)?.name.to_string());
-        Some((name.heading(), eye.cell(&name, element)))
+        Some((name.heading(), cell_of(element.model(), *feature, value)))
     });
     common.chain(features).collect()
 }

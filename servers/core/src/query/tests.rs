@@ -327,6 +327,18 @@ fn an_answer_comes_back_from_its_bytes() {
     assert_eq!(back, answer.rows);
 }
 
+#[test]
+fn without_show_every_feature_has_its_own_value() {
+    let answer = answer(&graph(), "process where name = bash");
+    let row: std::collections::BTreeMap<&str, &OwnedCell> =
+        answer.columns.iter().map(String::as_str).zip(&answer.rows[0]).collect();
+    assert_eq!(row["pid"], &OwnedCell::U64(7));
+    assert_eq!(row["parent"], &OwnedCell::Element(guid(2)));
+    assert_eq!(row["user"], &OwnedCell::Text("root".into()));
+    assert_eq!(row["name"], &OwnedCell::Text("bash".into()));
+}
+
+
 /// Words from which an expression may be made.
 const WORDS: &[&str] = &[
     "process",
