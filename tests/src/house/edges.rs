@@ -25,6 +25,10 @@ pub const EDGES: [(&str, &[&str]); 14] = [
     ("lapwing-tests", EVERYTHING),
 ];
 
+/// Edges that only tests may have: the sensor's shell is tested against a real server's shell.
+pub const TEST_EDGES: [(&str, &[&str]); 1] =
+    [("lapwing-sensor-os", &["lapwing-net", "lapwing-server-core"])];
+
 const SERVER: &[&str] =
     &["lapwing-protocol", "lapwing-server-core", "lapwing-store", "lapwing-net"];
 
@@ -181,7 +185,9 @@ pub fn check(manifest: &Manifest) -> Vec<Finding> {
     for dependency in &manifest.dependencies {
         let Dependency { name: other, line, purpose, value } = dependency;
         let is_ours = EDGES.iter().any(|(known, _)| known == other);
-        if is_ours && !allowed.contains(&other.as_str()) {
+        let in_tests = *purpose == Purpose::Test
+            && TEST_EDGES.iter().any(|(from, to)| from == name && to.contains(&other.as_str()));
+        if is_ours && !allowed.contains(&other.as_str()) && !in_tests {
             let rule = format!("`{name}` may not depend on `{other}`");
             let remedy = "move the shared part down into a crate that both may name";
             findings.push(Finding::new(path, *line, rule, remedy));
@@ -288,6 +294,14 @@ mod tests {
         let rest = "[dev-dependencies]\nlapwing-sensor-os = { workspace = true }\n";
         assert_eq!(rules("lapwing-net", rest).len(), 1);
         assert!(rules("lapwing", rest).is_empty());
+    }
+
+    #[test]
+    fn the_sensor_shell_is_tested_against_a_servers_shell_and_shipped_without() {
+        let tested = "[dev-dependencies]\nlapwing-net.workspace = true\n";
+        assert!(rules("lapwing-sensor-os", tested).is_empty());
+        let shipped = "[dependencies]\nlapwing-net.workspace = true\n";
+        assert_eq!(rules("lapwing-sensor-os", shipped).len(), 1);
     }
 
     #[test]
