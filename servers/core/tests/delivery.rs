@@ -233,7 +233,10 @@ fn a_jump_makes_a_hole_and_what_follows_must_open() {
         cause: JumpCause::Lost(LossReason::MemoryLost),
     };
     let entry = receiver.handle_jump(1, &jump, b"jump").unwrap().unwrap();
-    assert_eq!((entry.seq, entry.head.current.next_seq, entry.head.must_open), (3, 4, true));
+    assert_eq!(
+        (entry.seq, entry.head.current.next_seq, entry.head.current.must_open),
+        (3, 4, true)
+    );
     assert_eq!(receiver.handle_jump(1, &jump, b"jump"), Ok(None), "a repeat is no second hole");
     let closed = sensor.chunk(3);
     let refused = receiver.handle_chunk(1, &Chunk::decode(&closed).unwrap(), &closed);
@@ -369,6 +372,95 @@ fn an_old_log_is_remembered_when_a_new_one_opens() {
     assert_eq!(greet(&mut receiver, 2, other.head(1, 0)).verdict, LogVerdict::New);
     let grant = greet(&mut receiver, 2, sensor.head(4, 3));
     assert_eq!((grant.verdict, grant.next_seq), (LogVerdict::Resume, 4));
+}
+
+#[test]
+fn a_log_that_comes_back_goes_on_in_its_segment() {
+    let mut sensor = Sensor::new(LOG);
+    let mut receiver = after_storing(&mut sensor, 2);
+    greet(&mut receiver, 2, Sensor::new(LogId([6; 16])).head(1, 0));
+    assert_eq!(greet(&mut receiver, 2, sensor.head(1, 2)).next_seq, 3);
+    // Chunk 3 does not open; its segment began with chunk 1.
+    let entry = take(&mut receiver, 2, &sensor.chunk(2)).unwrap();
+    assert_eq!((entry.seq, entry.head.current.segment_seq), (3, 1));
+}
+
+#[test]
+fn a_log_that_comes_back_counts_only_what_is_durable() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    greet(&mut receiver, 1, sensor.head(1, 0));
+    let bytes = sensor.chunk(0);
+    let entry = take(&mut receiver, 1, &bytes).unwrap();
+    greet(&mut receiver, 1, Sensor::new(LogId([6; 16])).head(1, 0));
+    assert_eq!(greet(&mut receiver, 1, sensor.head(1, 0)).next_seq, 1);
+    assert_eq!(take(&mut receiver, 1, &bytes), None, "it is on its way");
+    assert_eq!(acked(&mut receiver, 1), Some(0));
+    store(&mut receiver, &entry);
+    assert_eq!(acked(&mut receiver, 1), Some(1));
+}
+
+#[test]
+fn late_word_of_an_older_log_takes_nothing_of_the_newer_one_along() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    greet(&mut receiver, 1, sensor.head(1, 0));
+    let old = take(&mut receiver, 1, &sensor.chunk(0)).unwrap();
+    let mut other = Sensor::new(LogId([6; 16]));
+    receiver.begin_session(2);
+    greet(&mut receiver, 2, other.head(1, 0));
+    let new: Vec<_> =
+        (0..2).map(|salt| take(&mut receiver, 2, &other.chunk(salt)).unwrap()).collect();
+    store(&mut receiver, &new[0]);
+    store(&mut receiver, &old);
+    assert_eq!(acked(&mut receiver, 2), Some(1));
+    store(&mut receiver, &new[1]);
+    assert_eq!(acked(&mut receiver, 2), Some(2));
+}
+
+#[test]
+fn behind_what_the_store_refused_nothing_is_acknowledged() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    greet(&mut receiver, 1, sensor.head(1, 0));
+    take(&mut receiver, 1, &sensor.chunk(0)).unwrap();
+    let second = take(&mut receiver, 1, &sensor.chunk(1)).unwrap();
+    receiver.handle_store_failed();
+    store(&mut receiver, &second);
+    assert_eq!(acked(&mut receiver, 1), None);
+    receiver.begin_session(2);
+    assert_eq!(greet(&mut receiver, 2, sensor.head(1, 0)).next_seq, 1);
+}
+
+#[test]
+fn of_a_log_that_cannot_go_on_nothing_is_taken() {
+    let mut sensor = Sensor::new(LOG);
+    let mut receiver = after_storing(&mut sensor, 3);
+    let mut rolled_back = Sensor::new(LOG);
+    rolled_back.chunk(0);
+    assert_eq!(greet(&mut receiver, 2, rolled_back.head(1, 1)).verdict, LogVerdict::SensorBehind);
+    let bytes = sensor.chunk(3);
+    let chunk = Chunk::decode(&bytes).unwrap();
+    assert_eq!(receiver.handle_chunk(2, &chunk, &bytes), Err(PeerFault::OutOfPlace));
+}
+
+#[test]
+fn a_jump_uses_no_credit() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    let grant = greet(&mut receiver, 1, sensor.head(1, 0));
+    let entry = take(&mut receiver, 1, &sensor.chunk(0)).unwrap();
+    let size = entry.bytes.len() as u64;
+    let jump = Jump {
+        lane: Lane::Bulk,
+        from_seq: 2,
+        to_seq: 9,
+        to_index: None,
+        chain_at_to: sensor.chains[0],
+        cause: JumpCause::StoredElsewhere(ELSEWHERE),
+    };
+    receiver.handle_jump(1, &jump, &[0; 1000]).unwrap().unwrap();
+    store(&mut receiver, &entry);
+    let Some(Offer::Ack(ack)) = receiver.poll_message(1) else { panic!("no ack") };
+    assert_eq!(ack.stored_seq, 1);
+    assert_eq!(ack.credit.limit_seq, 1 + WINDOW_CHUNKS, "the Jump is not durable yet");
+    assert_eq!(ack.credit.limit_bytes, grant.credit.limit_bytes + size);
 }
 
 fn session() -> Session {

@@ -99,7 +99,7 @@ fn append_of(sensor: SensorId, received_ms: u64, entry: Entry) -> Append {
     let header = EntryHeader { form, seq: entry.seq, first_index };
     Append {
         log: LogKey { lane: lane_key(sensor, entry.lane), log: entry.log.0 },
-        segment: entry.head.segment_seq,
+        segment: entry.head.current.segment_seq,
         received_wall_ms: received_ms,
         header: message_bytes(&header),
         body: entry.bytes,

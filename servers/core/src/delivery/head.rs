@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::RETIRED_LOGS_MAX;
 
-/// Where one log stands.
+/// Where one log stands: the current one of a lane, or one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetiredLog {
     /// Which log.
@@ -18,6 +18,18 @@ pub struct RetiredLog {
     pub next_index: u64,
     /// The chain before `next_seq`.
     pub chain: Chain,
+    /// Whether the next chunk must open: after a Jump, and at the start of a log.
+    pub must_open: bool,
+    /// The first sequence of the newest segment: decoding may start there.
+    pub segment_seq: u64,
+}
+
+impl RetiredLog {
+    /// A log of which nothing was taken yet.
+    #[must_use]
+    pub fn begin(log: LogId, chain: Chain) -> Self {
+        Self { log, next_seq: 1, next_index: 1, chain, must_open: true, segment_seq: 1 }
+    }
 }
 
 /// Where a lane stands: its log, and the logs before it.
@@ -25,10 +37,6 @@ pub struct RetiredLog {
 pub struct HeadRecord {
     /// The log that is being taken.
     pub current: RetiredLog,
-    /// Whether the next chunk must open: after a Jump, and at the start of a log.
-    pub must_open: bool,
-    /// The first sequence of the newest segment: decoding may start there.
-    pub segment_seq: u64,
     /// Logs before it, newest first.
     pub retired: Vec<RetiredLog>,
 }
@@ -37,18 +45,15 @@ impl HeadRecord {
     /// A lane whose log begins.
     #[must_use]
     pub fn begin(log: LogId, chain: Chain) -> Self {
-        let current = RetiredLog { log, next_seq: 1, next_index: 1, chain };
-        Self { current, must_open: true, segment_seq: 1, retired: Vec::new() }
+        Self { current: RetiredLog::begin(log, chain), retired: Vec::new() }
     }
 
-    /// Goes over to `log`; the current one is remembered.
+    /// Goes over to `log`, which goes on where it stood; the current one is remembered.
     pub fn open(&mut self, log: RetiredLog) {
         self.retired.retain(|retired| retired.log != log.log);
         self.retired.insert(0, self.current);
         self.retired.truncate(RETIRED_LOGS_MAX);
         self.current = log;
-        self.must_open = true;
-        self.segment_seq = log.next_seq;
     }
 
     /// Where `log` stands, if it is remembered.

@@ -17,8 +17,6 @@ use super::receiver::{Entry, EntryKind, PeerFault};
 pub(super) struct LaneReceiver {
     lane: Lane,
     pub(super) head: Option<HeadRecord>,
-    /// Where the current log stands on the disk; behind `head` while entries are on their way.
-    durable: Option<RetiredLog>,
     /// Entries given out that are not durable yet, oldest first.
     pending: VecDeque<Pending>,
     session: Option<LaneSession>,
@@ -26,7 +24,7 @@ pub(super) struct LaneReceiver {
     nack_due: Option<Nack>,
     resync_due: Option<Resync>,
     resync_at_ms: Option<u64>,
-    store_failed: bool,
+    pub(super) store_failed: bool,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
     pub(super) overload: Option<u32>,
 }
@@ -35,9 +33,10 @@ pub(super) struct LaneReceiver {
 #[derive(Debug)]
 struct Pending {
     seq: u64,
+    /// What it took of the credit; a Jump takes none.
     bytes: u64,
-    /// Where its log stands once it is there.
-    after: RetiredLog,
+    /// Where its log stands as long as it is not there.
+    before: RetiredLog,
 }
 
 /// What belongs to one session.
@@ -53,11 +52,9 @@ struct LaneSession {
 
 impl LaneReceiver {
     pub(super) fn new(lane: Lane, head: Option<HeadRecord>) -> Self {
-        let durable = head.as_ref().map(|head| head.current);
         Self {
             lane,
             head,
-            durable,
             pending: VecDeque::new(),
             session: None,
             ack_due: false,
@@ -84,28 +81,23 @@ impl LaneReceiver {
     ) -> LogGrant {
         // Only what is durable counts: the sensor forgets what lies before the answer. What is on
         // its way may come again, and is told apart then.
-        let durable = self.durable.filter(|durable| durable.log == head.log);
-        let taken = || self.head.as_ref().and_then(|record| record.find(head.log));
-        let known = durable.or_else(taken);
-        let first = RetiredLog { log: head.log, next_seq: 1, next_index: 1, chain: start };
+        let taken = self.head.as_ref().and_then(|record| record.find(head.log));
+        let known = self.durable(head.log).or(taken);
+        let first = RetiredLog::begin(head.log, start);
         let at = known.unwrap_or(first);
         let verdict = verdict(head, known, this_server);
-        match (&mut self.head, verdict) {
-            // The sensor will open another log: this one is left as it is.
-            (_, LogVerdict::SensorBehind | LogVerdict::Forked) => {}
-            (None, _) => {
-                self.head = Some(HeadRecord::begin(head.log, start));
-                self.durable = Some(at);
-            }
-            (Some(record), _) if record.current.log == head.log => {}
-            (Some(record), _) => {
-                record.open(at);
-                self.durable = Some(at);
-            }
-        }
         let credit = self.window(at.next_seq - 1, 0);
-        self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
-        self.nack_due = None;
+        self.end_session();
+        // Of a log that cannot go on nothing is taken: the sensor opens another one, and a chunk
+        // does not say of which log it is.
+        if !matches!(verdict, LogVerdict::SensorBehind | LogVerdict::Forked) {
+            match &mut self.head {
+                None => self.head = Some(HeadRecord::begin(head.log, start)),
+                Some(record) if record.current.log == head.log => {}
+                Some(record) => record.open(taken.unwrap_or(first)),
+            }
+            self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
+        }
         LogGrant {
             lane: self.lane,
             log: head.log,
@@ -117,12 +109,18 @@ impl LaneReceiver {
         }
     }
 
-    fn window(&self, taken_seq: u64, taken_bytes: u64) -> Credit {
+    /// Where `log` stands on the disk, if entries of it are on their way there; else it stands where
+    /// its head says.
+    fn durable(&self, log: LogId) -> Option<RetiredLog> {
+        self.pending.iter().map(|pending| pending.before).find(|before| before.log == log)
+    }
+
+    fn window(&self, stored_seq: u64, stored_bytes: u64) -> Credit {
         let bytes = match self.lane {
             Lane::Bulk => WINDOW_BYTES_BULK,
             Lane::Urgent => WINDOW_BYTES_URGENT,
         };
-        Credit { limit_seq: taken_seq + WINDOW_CHUNKS, limit_bytes: taken_bytes + bytes }
+        Credit { limit_seq: stored_seq + WINDOW_CHUNKS, limit_bytes: stored_bytes + bytes }
     }
 
     pub(super) fn handle_chunk(
@@ -142,20 +140,22 @@ impl LaneReceiver {
         if header.first_index != record.current.next_index {
             return Err(PeerFault::IndexBroken);
         }
-        if record.must_open && !opens {
+        if record.current.must_open && !opens {
             return Err(PeerFault::MustOpen);
         }
+        let before = record.current;
         if opens {
-            record.segment_seq = header.seq;
+            record.current.segment_seq = header.seq;
         }
-        record.must_open = false;
+        record.current.must_open = false;
         record.current.next_seq += 1;
         record.current.next_index = chunk.next_index();
         record.current.chain = record.current.chain.next(bytes);
         session.bytes += bytes.len() as u64;
         session.refusing = false;
         let kind = EntryKind::Chunk { first_index: header.first_index, count: header.count, opens };
-        Ok(self.entry(header.seq, kind, bytes))
+        let pending = Pending { seq: header.seq, bytes: bytes.len() as u64, before };
+        Ok(self.entry(pending, kind, bytes))
     }
 
     pub(super) fn handle_jump(
@@ -185,11 +185,12 @@ impl LaneReceiver {
         if next_index.is_some_and(|index| index < record.current.next_index) {
             return Err(PeerFault::IndexBroken);
         }
-        let first_index = record.current.next_index;
+        let before = record.current;
+        let first_index = before.next_index;
         record.current.next_seq = jump.to_seq + 1;
         record.current.next_index = next_index.unwrap_or(first_index);
         record.current.chain = jump.chain_at_to;
-        record.must_open = true;
+        record.current.must_open = true;
         session.refusing = false;
         let kind = EntryKind::Jump {
             from_seq: jump.from_seq,
@@ -197,15 +198,14 @@ impl LaneReceiver {
             to_index: jump.to_index,
             cause: jump.cause,
         };
-        Ok(self.entry(jump.to_seq, kind, bytes))
+        Ok(self.entry(Pending { seq: jump.to_seq, bytes: 0, before }, kind, bytes))
     }
 
-    fn entry(&mut self, seq: u64, kind: EntryKind, bytes: &[u8]) -> Option<Entry> {
-        let record = self.head.as_ref()?;
-        let log = record.current.log;
-        let after = record.current;
-        self.pending.push_back(Pending { seq, bytes: bytes.len() as u64, after });
-        Some(Entry { lane: self.lane, log, seq, kind, bytes: bytes.to_vec(), head: record.clone() })
+    fn entry(&mut self, pending: Pending, kind: EntryKind, bytes: &[u8]) -> Option<Entry> {
+        let head = self.head.clone()?;
+        let (log, seq) = (head.current.log, pending.seq);
+        self.pending.push_back(pending);
+        Some(Entry { lane: self.lane, log, seq, kind, bytes: bytes.to_vec(), head })
     }
 
     /// Where a chunk stands to what is taken next, and to the credit.
@@ -256,22 +256,15 @@ impl LaneReceiver {
         });
     }
 
-    /// The oldest pending entry of `log` up to `seq` is durable.
+    /// An entry is durable, and so is everything that was given out before it.
+    ///
+    /// Two connections tell of their entries in any order: what is known already is no news.
     pub(super) fn handle_stored(&mut self, log: LogId, seq: u64) {
-        while let Some(pending) = self.pending.front() {
-            let is_it = pending.after.log == log && pending.seq == seq;
-            if pending.after.log == log && pending.seq > seq {
-                return;
-            }
-            let after = pending.after;
-            self.pending.pop_front();
-            if is_it {
-                if self.durable.is_some_and(|durable| durable.log == log) {
-                    self.durable = Some(after);
-                    self.ack_due = true;
-                }
-                return;
-            }
+        let is_it = |pending: &Pending| pending.before.log == log && pending.seq == seq;
+        // Behind an entry that failed nothing counts as stored.
+        if let Some(at) = self.pending.iter().position(is_it).filter(|_| !self.store_failed) {
+            self.pending.drain(..=at);
+            self.ack_due = true;
         }
     }
 
@@ -301,20 +294,17 @@ impl LaneReceiver {
         if !self.ack_due {
             return None;
         }
-        let taken_seq = self.head.as_ref()?.current.next_seq - 1;
+        let current = self.head.as_ref()?.current;
+        let stored_seq = self.durable(current.log).unwrap_or(current).next_seq - 1;
         let bytes = self.session.as_ref()?.bytes;
         let pending: u64 = self.pending.iter().map(|pending| pending.bytes).sum();
-        let window = self.window(
-            taken_seq.saturating_sub(self.pending.len() as u64),
-            bytes.saturating_sub(pending),
-        );
+        let window = self.window(stored_seq, bytes.saturating_sub(pending));
         let session = self.session.as_mut()?;
         if !hold || self.lane == Lane::Urgent {
             session.credit.limit_seq = session.credit.limit_seq.max(window.limit_seq);
             session.credit.limit_bytes = session.credit.limit_bytes.max(window.limit_bytes);
         }
         self.ack_due = false;
-        let stored_seq = self.durable?.next_seq - 1;
         Some(Ack { lane: self.lane, stored_seq, safe_seq: stored_seq, credit: session.credit })
     }
 

@@ -274,9 +274,16 @@ impl Receiver {
         Ok(())
     }
 
-    /// The journal says that an entry is durable.
+    /// The journal says that an entry is durable. Entries become so in the order in which they were
+    /// given out; whoever hands them to the journal keeps it.
     pub fn handle_stored(&mut self, lane: Lane, log: LogId, seq: u64) {
         self.lanes[lane.index()].handle_stored(log, seq);
+    }
+
+    /// Whether the journal refused something that was given out.
+    #[must_use]
+    pub fn is_store_failed(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.store_failed)
     }
 
     /// The journal takes nothing more: nothing further is acknowledged.
