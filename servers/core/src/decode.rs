@@ -166,12 +166,15 @@ impl Decoder {
         let mut decoded = Decoded::default();
         match self.decode(chunk, &mut decoded) {
             Ok(()) => {
+                self.table.keep();
                 self.check_digest(chunk);
                 decoded.divergent = self.divergent;
                 Ok(decoded)
             }
             Err(error) => {
-                self.divergent = true;
+                self.table.take_back();
+                // The urgent lane has no table that could differ.
+                self.divergent = self.context.lane == Lane::Bulk;
                 self.await_opening();
                 Err(error)
             }
@@ -188,6 +191,9 @@ impl Decoder {
         let mut index = header.first_index;
         let keyframe = header.flags.has(ChunkFlags::KEYFRAME);
         while let Some(op) = reader.op()? {
+            if matches!(op, Op::KeyframeEnd { .. }) && !ends(chunk, index, &reader) {
+                return Err(DecodeError::Shape);
+            }
             let facts = if keyframe { 0 } else { op.facts() };
             let fact = (facts > 0).then_some(index);
             self.apply(&op, fact, header.time_base_ns, &mut reader, decoded)?;
@@ -207,7 +213,8 @@ impl Decoder {
             self.strings = Strings::default();
             self.clock = None;
             self.waiting = false;
-            if header.flags.has(ChunkFlags::KEYFRAME) {
+            // Each part of a keyframe may be self-contained; only the first begins it.
+            if header.flags.has(ChunkFlags::KEYFRAME) && header.part == 0 {
                 self.table.begin_keyframe();
                 self.next_part = 0;
             }
@@ -218,7 +225,7 @@ impl Decoder {
         if !header.flags.has(ChunkFlags::KEYFRAME) {
             return if self.table.is_midway() { Err(DecodeError::Shape) } else { Ok(()) };
         }
-        if header.part != self.next_part {
+        if header.part != self.next_part || !self.table.is_midway() {
             return Err(DecodeError::Shape);
         }
         self.next_part = self.next_part.wrapping_add(1);
@@ -305,11 +312,24 @@ impl Decoder {
         let clock = self.clock()?;
         let scope = (&self.context, clock.boot);
         let written = self.table.resolve(fields.written)?;
+        let mut displaced = None;
         let (what, row) = match change {
-            RowChange::Put => (What::Put, self.table.put(slot, model, written.clone(), scope)?),
+            // State of the urgent lane is not in the table: its key says which element is meant.
+            RowChange::Put | RowChange::Remove if self.context.lane == Lane::Urgent => {
+                let what = if change == RowChange::Put { What::Put } else { What::Ended };
+                (what, table::Row::new(model, written.clone(), scope)?)
+            }
+            RowChange::Put => {
+                let (row, before) = self.table.put(slot, model, written.clone(), scope)?;
+                displaced = before;
+                (What::Put, row)
+            }
             RowChange::Patch => (What::Patched, self.table.patch(slot, &model, &written, scope)?),
             RowChange::Remove => (What::Ended, self.table.remove(slot, &model, &written, scope)?),
         };
+        if let Some(displaced) = displaced {
+            decoded.changes.push(self.change(&displaced, (What::Forgotten, time_ns), None)?);
+        }
         decoded.changes.push(Change {
             guid: row.guid,
             model: row.model,
@@ -387,4 +407,12 @@ impl Decoder {
             self.divergent |= low[..4] != header.digest;
         }
     }
+}
+
+/// Whether a keyframe may end at this op: it is the last of the last part, which covers no facts.
+/// What would be found wrong behind it could not be taken back.
+fn ends(chunk: &Chunk<'_>, index: u64, reader: &OpReader<'_>) -> bool {
+    let last = ChunkFlags::KEYFRAME | ChunkFlags::KEYFRAME_LAST;
+    let is_over = matches!(reader.clone().op(), Ok(None));
+    chunk.header.flags.has(last) && index == chunk.next_index() && is_over
 }

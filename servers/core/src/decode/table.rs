@@ -62,6 +62,8 @@ pub(super) struct Table {
     rows: BTreeMap<u32, Row>,
     digest: u64,
     keyframe: Option<BTreeMap<u32, KeyframeRow>>,
+    /// What each slot held before the current chunk changed it, oldest first.
+    undo: Vec<(u32, Option<Row>)>,
 }
 
 impl Table {
@@ -100,7 +102,33 @@ impl Table {
         }
     }
 
-    /// Replaces the table by the keyframe's.
+    /// The current chunk is whole: what it changed stays.
+    pub(super) fn keep(&mut self) {
+        self.undo.clear();
+    }
+
+    /// The current chunk is not whole: takes back what it changed, so that the table holds what its
+    /// reader was told and nothing else.
+    pub(super) fn take_back(&mut self) {
+        while let Some((slot, before)) = self.undo.pop() {
+            self.set(slot, before);
+        }
+    }
+
+    /// Puts `row`, or nothing, into `slot` and answers with what was there.
+    fn set(&mut self, slot: u32, row: Option<Row>) -> Option<Row> {
+        let added = row.as_ref().map_or(0, |row| row.digest);
+        let before = match row {
+            Some(row) => self.rows.insert(slot, row),
+            None => self.rows.remove(&slot),
+        };
+        let removed = before.as_ref().map_or(0, |row| row.digest);
+        self.digest = self.digest.wrapping_add(added).wrapping_sub(removed);
+        before
+    }
+
+    /// Replaces the table by the keyframe's; after an error the table is as it was. This cannot be
+    /// taken back, so nothing of the chunk may follow.
     pub(super) fn end_keyframe(&mut self, scope: IdScope<'_>) -> Result<Swap, DecodeError> {
         let keyframe = self.keyframe.take().ok_or(DecodeError::Shape)?;
         // A row may refer to one in a later slot, so keys come first and references after.
@@ -112,19 +140,22 @@ impl Table {
             });
             keys.insert(*slot, (row.model.kind.0, key_of(&row.model, plain)?));
         }
+        let mut stated = Vec::with_capacity(keyframe.len());
+        for (slot, row) in keyframe {
+            let fields = resolve(row.written, |slot| keys.get(&slot).cloned())?;
+            stated.push((slot, row.time_ns, Row::new(row.model, fields, scope)?));
+        }
         let mut before: BTreeMap<ElementGuid, Row> =
             std::mem::take(&mut self.rows).into_values().map(|row| (row.guid, row)).collect();
         self.digest = 0;
+        self.undo.clear();
         let mut swap = Swap::default();
-        for (slot, row) in keyframe {
-            let fields = resolve(row.written, |slot| keys.get(&slot).cloned())?;
-            let row_now = Row::new(row.model, fields, scope)?;
-            self.digest = self.digest.wrapping_add(row_now.digest);
-            match before.remove(&row_now.guid) {
-                Some(held) if held.fields == row_now.fields => {}
-                _ => swap.restated.push((row.time_ns, row_now.clone())),
+        for (slot, time_ns, row) in stated {
+            match before.remove(&row.guid) {
+                Some(held) if held.fields == row.fields => {}
+                _ => swap.restated.push((time_ns, row.clone())),
             }
-            self.rows.insert(slot, row_now);
+            self.set(slot, Some(row));
         }
         swap.gone = before.into_values().collect();
         Ok(swap)
@@ -140,19 +171,20 @@ impl Table {
         })
     }
 
+    /// Puts a row into `slot`; answers with it, and with the row of another element that had the
+    /// slot and has none now.
     pub(super) fn put(
         &mut self,
         slot: u32,
         model: Arc<KindModel>,
         fields: Vec<ResolvedField>,
         scope: IdScope<'_>,
-    ) -> Result<Row, DecodeError> {
+    ) -> Result<(Row, Option<Row>), DecodeError> {
         let row = Row::new(model, fields, scope)?;
-        self.digest = self.digest.wrapping_add(row.digest);
-        if let Some(before) = self.rows.insert(slot, row.clone()) {
-            self.digest = self.digest.wrapping_sub(before.digest);
-        }
-        Ok(row)
+        let before = self.set(slot, Some(row.clone()));
+        let displaced = before.as_ref().filter(|before| before.guid != row.guid).cloned();
+        self.undo.push((slot, before));
+        Ok((row, displaced))
     }
 
     pub(super) fn patch(
@@ -169,7 +201,7 @@ impl Table {
         let mut merged: BTreeMap<Feature, Resolved> = held.fields.iter().cloned().collect();
         merged.extend(fields.iter().cloned());
         let model = Arc::clone(&held.model);
-        self.put(slot, model, merged.into_iter().collect(), scope)
+        self.put(slot, model, merged.into_iter().collect(), scope).map(|(row, _)| row)
     }
 
     /// Takes the row in `slot`; a self-contained chunk names it by its key as well.
@@ -192,14 +224,15 @@ impl Table {
     }
 
     pub(super) fn take(&mut self, slot: u32) -> Option<Row> {
-        let row = self.rows.remove(&slot)?;
-        self.digest = self.digest.wrapping_sub(row.digest);
+        let row = self.set(slot, None)?;
+        self.undo.push((slot, Some(row.clone())));
         Some(row)
     }
 }
 
 impl Row {
-    fn new(
+    /// A row by what it says alone.
+    pub(super) fn new(
         model: Arc<KindModel>,
         fields: Vec<ResolvedField>,
         scope: IdScope<'_>,
