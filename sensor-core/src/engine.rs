@@ -19,7 +19,7 @@ use crate::inbox::{Inbox, Receipt, Work};
 use crate::limits::RESYNC_MS_MIN;
 use crate::position::Hole;
 use crate::recorder::{Intake, Recorder};
-use crate::registration::{Registrar, Want};
+use crate::registration::{Registrar, Served, Want};
 use crate::session::{Session, Standing};
 use crate::time::{Now, nanoseconds};
 
@@ -141,10 +141,10 @@ impl Engine<'_> {
     }
 
     pub(crate) fn handle_disconnected(&mut self, now: Now) {
-        let (reason, was_greeted) = self.session.handle_disconnected();
-        self.registrar.handle_lost(now, reason);
+        let (reason, served) = self.session.handle_disconnected();
+        self.registrar.handle_lost(now, reason, served);
         self.calls.clear();
-        if was_greeted && self.config.memory == Memory::Disk {
+        if served != Served::Nothing && self.config.memory == Memory::Disk {
             // What is spooled during an outage must decode by itself.
             self.recorder.request_segment();
         }

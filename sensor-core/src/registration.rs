@@ -59,6 +59,17 @@ enum State {
     Connected { since_ns: u64 },
 }
 
+/// How far a session came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Served {
+    /// The server did not even greet.
+    Nothing,
+    /// It greeted.
+    Greeting,
+    /// It stored something.
+    Storing,
+}
+
 /// What the shell is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
@@ -212,11 +223,15 @@ impl Registrar {
         }
     }
 
-    /// The connection is gone; `reason` is why the sensor closed it, if it did.
-    pub(crate) fn handle_lost(&mut self, now: Now, reason: Option<CloseReason>) {
+    /// The connection is gone; `reason` is why the sensor closed it, if it did. A server that greeted
+    /// can be reached, and one that stored something or held on for long is waited for from the
+    /// beginning again.
+    pub(crate) fn handle_lost(&mut self, now: Now, reason: Option<CloseReason>, served: Served) {
         let State::Connected { since_ns } = self.state else { return };
-        if now.is_past(since_ns, STABLE_MS) {
+        if served == Served::Storing || now.is_past(since_ns, STABLE_MS) {
             self.backoff.reset();
+        }
+        if served != Served::Nothing || now.is_past(since_ns, STABLE_MS) {
             self.failed_attempts = 0;
             self.lost_ns = now.monotonic_ns;
         } else {
@@ -297,8 +312,8 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(next(&mut sensor, &mut now), Want::Dial(DialTarget::Assigned(A)));
             sensor.handle_connected(now);
-            now.monotonic_ns += nanoseconds(60_000);
-            sensor.handle_lost(now, None);
+            now.monotonic_ns += nanoseconds(100);
+            sensor.handle_lost(now, None, Served::Storing);
         }
     }
 
@@ -332,7 +347,8 @@ mod tests {
         next(&mut sensor, &mut now);
         sensor.handle_connected(now);
         now = at(60_000);
-        sensor.handle_lost(now, Some(CloseReason::Draining { retry_after_ms: 20_000 }));
+        let reason = CloseReason::Draining { retry_after_ms: 20_000 };
+        sensor.handle_lost(now, Some(reason), Served::Greeting);
         let asked = Want::Ask { reason: AssignReason::Draining, trouble_with: Some(A) };
         assert_eq!(next(&mut sensor, &mut now), asked);
         assert!(now.monotonic_ns <= nanoseconds(62_000));

@@ -22,6 +22,7 @@ use crate::lane::{LaneLink, Phase, Told};
 use crate::limits::{DRAINING_MS_MAX, GREETING_MS_MAX, PROGRESS_MS_MAX};
 use crate::outbox::Outbox;
 use crate::position::{LogPositions, Position};
+use crate::registration::Served;
 use crate::time::{Now, nanoseconds};
 pub(crate) use fetch::FetchSlot;
 pub(crate) use greeting::Standing;
@@ -78,8 +79,8 @@ pub(crate) struct Session<'a> {
     /// The server that stored last, for the Acked event.
     last_server: ServerId,
     greeted: Option<(ServerId, u64)>,
-    /// The server greeted back since the connection was made.
-    was_greeted: bool,
+    /// How far the server came since the connection was made.
+    served: Served,
     /// By lane: facts of a log that was given up, which nobody acknowledged.
     pub(crate) facts_given_up: [u64; 2],
     /// The bulk lane must open a segment before it goes on with a server that lacks the last one.
@@ -103,7 +104,7 @@ impl<'a> Session<'a> {
             safe_seq: [0; 2],
             last_server: ServerId([0; 16]),
             greeted: None,
-            was_greeted: false,
+            served: Served::Nothing,
             facts_given_up: [0; 2],
             is_segment_wanted: false,
         }
@@ -158,8 +159,8 @@ impl<'a> Session<'a> {
     }
 
     /// The connection is gone; answers with why the sensor closed it and whether it was greeted.
-    pub(crate) fn handle_disconnected(&mut self) -> (Option<CloseReason>, bool) {
-        let was_greeted = core::mem::take(&mut self.was_greeted);
+    pub(crate) fn handle_disconnected(&mut self) -> (Option<CloseReason>, Served) {
+        let served = core::mem::replace(&mut self.served, Served::Nothing);
         let reason = match self.state {
             State::Closing { reason, .. } => Some(reason),
             State::Open(Connection { stage: Stage::Draining { retry_after_ms, .. }, .. }) => {
@@ -173,7 +174,7 @@ impl<'a> Session<'a> {
             outbox.unsent_seq = outbox.sending().acked.seq + 1;
         }
         self.fetch.clear();
-        (reason, was_greeted)
+        (reason, served)
     }
 
     /// Ends the session.
@@ -216,6 +217,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         if let Some(position) = link.handle_ack(now, ack)? {
+            self.served = Served::Storing;
             self.note_stored(index, server, position);
         }
         let safe_seq = ack.safe_seq.min(ack.stored_seq);
@@ -399,7 +401,7 @@ impl<'a> Session<'a> {
         connection.frame_bytes_max = ack.receive_bytes_max;
         connection.server = Some(ack.server);
         self.greeted = Some((ack.server, ack.server_ms));
-        self.was_greeted = true;
+        self.served = self.served.max(Served::Greeting);
         self.align_all(now, ack)
     }
 
