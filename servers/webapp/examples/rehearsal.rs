@@ -1,4 +1,5 @@
-//! The WebApp over peers in memory, to look at pages: `cargo run -p lapwing-webapp --example rehearsal`.
+//! The WebApp over peers in memory, to look at pages:
+//! `cargo run -p lapwing-webapp --example rehearsal`.
 //!
 //! Not a server of anything: what is shown is made up. Log in as admin with the password that it
 //! prints; its data is in a folder that goes away with it.

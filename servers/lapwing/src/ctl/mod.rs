@@ -33,6 +33,7 @@ enum Form {
 pub(crate) fn main(arguments: &[String]) -> Exit {
     let (json, texts): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| *argument == "--json");
+    let texts = connection_first(&texts);
     let ctl = match Ctl::from_args(&["lapwing", "ctl"], &texts) {
         Ok(ctl) => ctl,
         Err(early) => return early_exit(&early),
@@ -54,9 +55,26 @@ pub(crate) fn main(arguments: &[String]) -> Exit {
     }
 }
 
+/// The options that say where the platform is may stand anywhere; argh wants them before the noun.
+fn connection_first<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    const OPTIONS: [&str; 4] = ["--ready-file", "--server", "--token-file", "--ca"];
+    let (mut first, mut rest) = (Vec::new(), Vec::new());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if OPTIONS.contains(argument) {
+            first.push(*argument);
+            first.extend(arguments.next());
+        } else {
+            rest.push(*argument);
+        }
+    }
+    first.extend(rest);
+    first
+}
+
 #[cfg(test)]
 mod tests {
-    use super::main;
+    use super::{connection_first, main};
     use crate::exit::Exit;
 
     fn run(words: &[&str]) -> Exit {
@@ -73,6 +91,13 @@ mod tests {
         assert_eq!(run(&["sensors", "dance"]), Exit::Usage);
         assert_eq!(run(&["malops", "show"]), Exit::Usage);
         assert_eq!(run(&["reputation", "add", "--hash", "00", "--block", "--allow"]), Exit::Usage);
+    }
+
+    #[test]
+    fn where_the_platform_is_may_be_said_anywhere() {
+        let words = ["sensors", "list", "--ready-file", "f"];
+        assert_eq!(connection_first(&words), ["--ready-file", "f", "sensors", "list"]);
+        assert_eq!(connection_first(&["sensors", "--ca"]), ["--ca", "sensors"]);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use super::arguments::Noun;
 
 /// A noun with its verbs: a struct for the noun and an enum of its verbs.
 macro_rules! nouns {
-    ($($(#[$doc:meta])* $noun:ident, $verbs:ident = $text:literal { $($verb:ident($kind:ident),)* })*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $noun:ident, $verbs:ident = $text:literal { $($verb:ident($kind:ident),)* }
+    )*) => {$(
         $(#[$doc])*
         #[derive(FromArgs)]
         #[argh(subcommand, name = $text)]
@@ -249,7 +252,7 @@ pub(super) struct ServersSet {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "list")]
 pub(super) struct MalopsList {
-    /// only of this status: new, under_investigation, on_hold, remediated, closed, excluded, reopened
+    /// only of this status, such as new, under_investigation or closed
     #[argh(option, arg_name = "STATUS")]
     pub(super) status: Option<String>,
     /// at the most (default 100)

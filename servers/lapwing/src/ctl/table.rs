@@ -128,7 +128,10 @@ mod tests {
     #[test]
     fn columns_are_aligned_and_nothing_drives_the_terminal() {
         let rows = [
-            json!({ "name": "a\u{1b}[2J\u{202e}b", "machines": [{ "name": "x" }, { "name": "y" }] }),
+            json!({
+                "name": "a\u{1b}[2J\u{202e}b",
+                "machines": [{ "name": "x" }, { "name": "y" }],
+            }),
             json!({ "name": "c", "machines": [] }),
         ];
         let text = table(&[("name", "name"), ("machines", "machines.name")], &rows);

@@ -24,9 +24,9 @@ pub(super) fn summary(ready: &Ready<'_>, sensor: Option<&Value>) {
         }
         None => {
             text.push_str("  User      admin\n");
-            text.push_str("  Password  yours; to reset it: lapwing ctl users reset-password admin");
+            text.push_str("  Password  yours; to reset it: lapwing ctl");
             text.push_str(&data_flag(ready));
-            text.push('\n');
+            text.push_str(" users reset-password admin\n");
         }
     }
     let ca = ready.data.authority("organisation.pem");

@@ -1,4 +1,5 @@
-//! Owned twins of the peers' messages: what pages render and the API answers, by the contract's names.
+//! Owned twins of the peers' messages: what pages render and the API answers, by the contract's
+//! names.
 //!
 //! Not here: asking for them (backend/) and escaping (the templates' escaper; JSON carries strings
 //! as they are). Invariant: a message that does not decode becomes an error, never half a view.

@@ -1,4 +1,5 @@
-//! `/events`: tells a browser what changed, by server-sent events; what it is, the browser asks for.
+//! `/events`: tells a browser what changed, by server-sent events; what it is, the browser asks
+//! for.
 //!
 //! Invariants: browsers cost the peers nothing (live/ asks once for all); events of one name come
 //! at most each `EVENTS_GAP`; the stream ends with the server.
