@@ -81,13 +81,20 @@ impl Run {
 
     /// Starts everything and waits until it answers; the sensor as the page shows it.
     async fn start(&self, children: &Children) -> Result<Option<Value>, String> {
-        let servers = self.plan.started();
-        for server in &servers {
-            children.start(&self.executor, self.program(server));
-        }
-        for server in &servers {
-            answering::wait(&self.data, server, children).await?;
-            terminal::step(&format!("{} answers", server.name));
+        // Those that ask come after those that are asked: nobody begins by waiting out a backoff.
+        let asks = |server: &&PlannedServer| {
+            ["malops", "tagging", "fleet", "webapp"].contains(&server.role.as_str())
+        };
+        let (second, first): (Vec<&PlannedServer>, Vec<_>) =
+            self.plan.started().into_iter().partition(asks);
+        for group in [first, second] {
+            for server in &group {
+                children.start(&self.executor, self.program(server));
+            }
+            for server in &group {
+                answering::wait(&self.data, server, children).await?;
+                terminal::step(&format!("{} answers", server.name));
+            }
         }
         if self.options.sensor == Wanted::No {
             return Ok(None);
