@@ -16,6 +16,8 @@ pub(crate) use value::{read_bool, read_reference};
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::NAME_BYTES_MAX;
+
 /// What sort of thing an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Kind(pub u16);
@@ -170,6 +172,14 @@ pub const COMMON_FEATURES: [FeatureSpec<'static>; 3] = [
     },
 ];
 
+/// Whether `name` is what a kind or feature may be called: 1 to 255 lower-case letters, digits and
+/// `_`, since it becomes a word of queries and pages.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(sound)
+}
+
 /// The built-in spec of `kind`.
 #[must_use]
 pub fn kind(kind: Kind) -> Option<&'static KindSpec<'static>> {
@@ -200,6 +210,8 @@ mod tests {
                 assert!(feature.feature >= Feature::FIRST_OF_KIND);
                 assert!(feature.feature.0 < crate::limits::FEATURES_MAX);
                 assert_eq!(spec.feature_named(feature.name), Some(*feature));
+                assert!(is_name(feature.name) && is_name(spec.name), "{}", feature.name);
+                assert!(!feature.role.is_key() || feature.value_type != Type::Ref);
             }
             assert_eq!(spec.key_mask() != 0, spec.nature == Nature::State, "{}", spec.name);
         }

@@ -8,9 +8,11 @@
 //! changes within a log.
 
 use heapless::Vec;
-use lapwing_protocol::element::{self, Definition, Feature, FeatureSpec, Kind, KindSpec, Nature};
+use lapwing_protocol::element::{
+    self, Definition, Feature, FeatureSpec, Kind, KindSpec, Nature, Type,
+};
 use lapwing_protocol::error::{from_bytes, to_slice};
-use lapwing_protocol::limits::{DEFINED_KINDS_MAX, FEATURES_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use lapwing_protocol::limits::{DEFINED_KINDS_MAX, FEATURES_MAX, VALUE_BYTES_MAX};
 
 use crate::error::DefineError;
 use crate::limits::FIELDS_MAX;
@@ -98,8 +100,7 @@ impl<'a> Definitions<'a> {
 }
 
 fn check(definition: &Definition<'_>) -> Result<(), DefineError> {
-    let is_named = (1..=NAME_BYTES_MAX).contains(&definition.name.len());
-    if element::kind(definition.kind).is_some() || !is_named {
+    if element::kind(definition.kind).is_some() || !element::is_name(definition.name) {
         return Err(DefineError::Malformed);
     }
     let mut last = None;
@@ -107,7 +108,10 @@ fn check(definition: &Definition<'_>) -> Result<(), DefineError> {
     for feature in definition.features.iter() {
         let feature = feature.map_err(|_| DefineError::Malformed)?;
         let range = Feature::FIRST_OF_KIND..Feature(FEATURES_MAX);
-        if !range.contains(&feature.feature) || last >= Some(feature.feature) {
+        // A key is compared as bytes; a reference is resolved only later.
+        let is_key_of_ref = feature.role.is_key() && feature.value_type == Type::Ref;
+        let is_placed = range.contains(&feature.feature) && last < Some(feature.feature);
+        if !is_placed || is_key_of_ref || !element::is_name(feature.name) {
             return Err(DefineError::Malformed);
         }
         last = Some(feature.feature);
@@ -124,7 +128,7 @@ fn check(definition: &Definition<'_>) -> Result<(), DefineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapwing_protocol::element::{Role, Scope, Type};
+    use lapwing_protocol::element::{Role, Scope};
     use lapwing_protocol::items::Items;
 
     fn feature(number: u16, role: Role) -> FeatureSpec<'static> {
@@ -163,6 +167,21 @@ mod tests {
         let mut buffer = [0; 64];
         let disordered = definition(&[feature(4, Role::Key), feature(3, Role::Key)], &mut buffer);
         assert_eq!(check(&disordered), Err(DefineError::Malformed));
+    }
+
+    #[test]
+    fn what_no_server_would_read_is_refused_here() {
+        let mut buffer = [0; 64];
+        let named = FeatureSpec { name: "Door number", ..feature(3, Role::Key) };
+        assert_eq!(check(&definition(&[named], &mut buffer)), Err(DefineError::Malformed));
+        let mut buffer = [0; 64];
+        let of_ref = FeatureSpec { value_type: Type::Ref, ..feature(3, Role::Key) };
+        assert_eq!(check(&definition(&[of_ref], &mut buffer)), Err(DefineError::Malformed));
+        let mut buffer = [0; 64];
+        let sound = definition(&[feature(3, Role::Key)], &mut buffer);
+        assert_eq!(check(&sound), Ok(()));
+        let shouted = Definition { name: "DOOR", ..sound };
+        assert_eq!(check(&shouted), Err(DefineError::Malformed));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Turns the chunks of one lane of one sensor into [`Change`]s, and mirrors the sensor's table.
 //!
-//! Not here: whether a chunk is the next one, and whether it is durable; that is [`crate::delivery`].
-//! A chunk that reaches the decoder is stored already, so an error here loses nothing: the caller
-//! counts the chunk as undecoded and asks for a keyframe.
+//! Not here: whether a chunk is the next one, and whether it is durable; that is
+//! [`crate::delivery`]. A chunk that reaches the decoder is stored already, so an error here loses
+//! nothing: the caller counts the chunk as undecoded and asks for a keyframe.
 //!
 //! Invariants:
 //! * a chunk gives all its changes or none;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use lapwing_protocol::element::{Definition, Feature, FeatureSpec, KindSpec, Type, ip_of};
+use lapwing_protocol::element::{Definition, Feature, FeatureSpec, KindSpec, Type, ip_of, is_name};
 use lapwing_protocol::error::DecodeError;
-use lapwing_protocol::limits::{FEATURES_MAX, NAME_BYTES_MAX, STRING_SLOTS_MAX};
+use lapwing_protocol::limits::{FEATURES_MAX, STRING_SLOTS_MAX};
 use lapwing_protocol::op::{OpReader, RawString, RawValue};
 
 use crate::change::{FeatureModel, KindModel, OwnedValue};
@@ -150,10 +150,4 @@ pub(super) fn model_of(definition: &Definition<'_>) -> Result<KindModel, DecodeE
         scope: definition.scope,
         features: &features,
     }))
-}
-
-/// Whether `name` is what a kind or feature may be called: it becomes a word of queries and pages.
-fn is_name(name: &str) -> bool {
-    let sound = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.bytes().all(sound)
 }
