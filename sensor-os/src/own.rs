@@ -96,6 +96,12 @@ impl OwnFact {
         Self { kind: Kind(kind), change, fields: Vec::new() }
     }
 
+    /// An element as it is: what is not named is absent.
+    #[must_use]
+    pub fn state(kind: u16) -> Self {
+        Self::new(kind, Change::Whole)
+    }
+
     /// Something that happened.
     #[must_use]
     pub fn event(kind: u16) -> Self {

@@ -55,7 +55,7 @@ enum Wake {
     /// The connection had something to tell.
     Link(Progress),
     /// An attempt to connect ended.
-    Dialed(Result<(Stream, String), Trouble>),
+    Dialed(Result<(Box<Stream>, String), Trouble>),
     /// Registration answered, or nobody did.
     Asked(Answer<StoredAssignment>),
     /// A deadline passed.
@@ -73,6 +73,7 @@ enum Retry {
     Accept(CommandNumber),
 }
 
+/// Something under way beside the loop.
 type Pending<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 struct Runner<'m> {
@@ -86,7 +87,7 @@ struct Runner<'m> {
     own_facts: Receiver<OwnRequest>,
     stops: Receiver<()>,
     link: Option<Link>,
-    dialing: Pending<Result<(Stream, String), Trouble>>,
+    dialing: Pending<Result<(Box<Stream>, String), Trouble>>,
     asking: Pending<Answer<StoredAssignment>>,
     assignment: Option<StoredAssignment>,
     /// The address that was dialed last.
@@ -326,7 +327,6 @@ impl Runner<'_> {
                 }
                 let server = assignment.server;
                 self.assignment = Some(assignment);
-                self.trouble.clear();
                 self.sensor.handle_assigned(now, server);
             }
             Err(trouble) => {

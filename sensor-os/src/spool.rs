@@ -9,8 +9,11 @@
 //! a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
 
 pub(crate) mod decode;
+mod error;
 mod format;
 mod log_folder;
+mod room;
+mod state;
 pub(crate) mod view;
 
 use std::collections::VecDeque;
@@ -21,19 +24,18 @@ use std::path::{Path, PathBuf};
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::delivery::{JumpCause, LossReason};
-use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{LogCause, LogParent, StoredRange};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::LANES;
-use lapwing_protocol::op::DropReason;
-use serde::{Deserialize, Serialize};
 
+pub use error::SpoolError;
 pub use format::Place;
+pub use state::{LogState, SpoolOptions, SpoolStats, StoredHole, Trimmed};
 
 use crate::config::Sync;
 use crate::durable_file;
 use crate::identity::record;
-use log_folder::{Begin, LogFolder, Origin, Segment};
+use log_folder::{Begin, LogFolder, Origin};
 
 /// Bytes that may be written before a sync is due, with [`Sync::Interval`].
 pub const SYNC_BYTES: u64 = 256 << 10;
@@ -43,141 +45,6 @@ pub const SYNC_MS: u64 = 5_000;
 const URGENT_PART: u64 = 16;
 /// A file of the urgent lane, whose chunks all open: small enough to be trimmed soon.
 const URGENT_FILE_BYTES: u64 = 64 << 10;
-
-/// A run of a log that will not be sent; the twin of the core's hole, as files hold it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredHole {
-    /// First sequence.
-    pub from_seq: u64,
-    /// Last sequence.
-    pub to_seq: u64,
-    /// The index of the fact behind it, where known.
-    pub next_index: Option<u64>,
-    /// The chain after `to_seq`.
-    pub chain: Chain,
-    /// Why.
-    pub cause: JumpCause,
-}
-
-/// What the spool could not do.
-#[derive(Debug)]
-pub enum SpoolError {
-    /// The file system refuses.
-    File {
-        /// What was tried.
-        operation: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Its word.
-        error: io::Error,
-    },
-    /// The bound is reached and nothing may be dropped.
-    Full,
-    /// There is no such log.
-    NoLog,
-}
-
-impl SpoolError {
-    fn file(operation: &'static str, path: &Path, error: io::Error) -> Self {
-        Self::File { operation, path: path.to_path_buf(), error }
-    }
-}
-
-impl From<io::Error> for SpoolError {
-    fn from(error: io::Error) -> Self {
-        Self::File { operation: "draw a log's number", path: "/dev/random".into(), error }
-    }
-}
-
-impl fmt::Display for SpoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File { operation, path, error } => {
-                let remedy = match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        "make room on the disk"
-                    }
-                    io::ErrorKind::PermissionDenied => "let this process' user write there",
-                    _ => "see the system's log for the disk",
-                };
-                write!(f, "{}: cannot {operation}: {error}; {remedy}", path.display())
-            }
-            Self::Full => f.write_str("the spool is full; raise `spool.max`"),
-            Self::NoLog => f.write_str("the spool has no such log"),
-        }
-    }
-}
-
-impl std::error::Error for SpoolError {}
-
-/// How large a spool may be and how safe it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpoolOptions {
-    /// Bytes of all files at the most.
-    pub bytes_max: u64,
-    /// When what was written is made to outlive a power cut.
-    pub sync: Sync,
-}
-
-/// Where a log stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogState {
-    /// Which lane.
-    pub lane: Lane,
-    /// Which log.
-    pub log: LogId,
-    /// Why it was opened.
-    pub cause: LogCause,
-    /// The log before it.
-    pub parent: Option<LogParent>,
-    /// The oldest chunk that can be fetched; one behind `made` when there is none.
-    pub first_seq: u64,
-    /// Behind the highest chunk that some server stored.
-    pub acked: Place,
-    /// Behind the last chunk.
-    pub made: Place,
-}
-
-impl LogState {
-    /// This log as the parent of the next one.
-    #[must_use]
-    pub fn as_parent(&self) -> LogParent {
-        LogParent {
-            log: self.log,
-            next_seq: self.made.seq + 1,
-            next_index: self.made.next_index,
-            chain: self.made.chain,
-        }
-    }
-}
-
-/// A log that lost files from its beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trimmed {
-    /// Which lane.
-    pub lane: Lane,
-    /// Which log.
-    pub log: LogId,
-    /// The oldest chunk that is left.
-    pub first_seq: u64,
-    /// What the files that went leave behind; none where all in them was stored.
-    pub hole: Option<StoredHole>,
-    /// Facts in that hole.
-    pub facts: u64,
-}
-
-/// What the spool did since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpoolStats {
-    /// Chunks appended.
-    pub appended: u64,
-    /// Syncs.
-    pub syncs: u64,
-    /// Chunks dropped that were stored but in no backup yet.
-    pub unprotected: u64,
-    /// Chunks dropped that no server had.
-    pub dropped: u64,
-}
 
 #[derive(Debug, Default)]
 struct LaneLogs {
@@ -578,107 +445,6 @@ impl Spool {
         }
     }
 
-    /// Removes files in which everything is safe, but for the one that holds the acknowledged
-    /// place, and old logs of which everything is safe. Says which logs begin later now.
-    ///
-    /// # Errors
-    /// The file system refuses; it is tried again at the next call.
-    pub fn trim(&mut self) -> Result<Vec<Trimmed>, SpoolError> {
-        let mut trimmed = Vec::new();
-        if !self.lanes.iter().flat_map(LaneLogs::all).any(|log| is_trimmable(log)) {
-            return Ok(trimmed);
-        }
-        // A trim is a promise that the rest is there.
-        self.sync_files()?;
-        for logs in &mut self.lanes {
-            for log in logs.all_mut().filter(|log| is_trimmable(log)) {
-                log.save_progress()?;
-                while is_trimmable(log) {
-                    log.remove_segment(0)?;
-                }
-                let (lane, first_seq) = (log.lane, log.first_seq());
-                trimmed.push(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 });
-            }
-        }
-        self.count_bytes();
-        Ok(trimmed)
-    }
-
-    /// Removes the old logs of `lane` of which everything is stored and safe; not the one with the
-    /// id `but`.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn retire(&mut self, lane: Lane, but: Option<LogId>) -> Result<(), SpoolError> {
-        let logs = &mut self.lanes[lane.index()];
-        if logs.current.is_none() {
-            return Ok(());
-        }
-        for at in (0..logs.old.len()).rev() {
-            let log = &logs.old[at];
-            let is_done = log.made.seq <= log.progress.acked.seq.min(log.progress.safe_seq);
-            if is_done
-                && Some(log.log) != but
-                && let Some(log) = logs.old.remove(at)
-            {
-                log.remove()?;
-            }
-        }
-        self.count_bytes();
-        Ok(())
-    }
-
-    /// Makes room at the bound: first what is stored but not yet safe, then the oldest of the bulk
-    /// lane that is not stored, its hole made durable before the file goes. `None` when there is
-    /// nothing but the file that is open.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn make_room(&mut self) -> Result<Option<Trimmed>, SpoolError> {
-        self.sync_files()?;
-        let dropped = match self.drop_stored()? {
-            Some(trimmed) => Some(trimmed),
-            None => self.drop_unstored()?,
-        };
-        self.count_bytes();
-        Ok(dropped)
-    }
-
-    fn drop_stored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
-        let mut logs = self.lanes.iter_mut().flat_map(LaneLogs::all_mut);
-        let Some(log) = logs.find(|log| is_stored(log)) else { return Ok(None) };
-        log.save_progress()?;
-        let gone = log.segments[0];
-        log.remove_segment(0)?;
-        self.stats.unprotected += gone.last_seq - gone.before.seq;
-        let (lane, first_seq) = (log.lane, log.first_seq());
-        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 }))
-    }
-
-    fn drop_unstored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
-        let mut logs = self.lanes[Lane::Bulk.index()].all_mut();
-        let found = logs.find_map(|log| oldest_unstored(log).map(|run| (log, run)));
-        let Some((log, (at, count))) = found else { return Ok(None) };
-        let (first, after) = (log.segments[at], log.segments[at + count].before);
-        let hole = StoredHole {
-            from_seq: first.first_seq().max(log.progress.acked.seq + 1),
-            to_seq: after.seq,
-            next_index: Some(after.next_index),
-            chain: after.chain,
-            cause: JumpCause::Dropped(DropReason::SpoolFull),
-        };
-        log.progress.add_hole(hole);
-        log.save_progress()?;
-        for _ in 0..count {
-            log.remove_segment(at)?;
-        }
-        self.stats.dropped += 1 + hole.to_seq - hole.from_seq;
-        let (lane, first_seq) = (log.lane, log.first_seq());
-        let first_index = first.before.next_index.max(log.progress.acked.next_index);
-        let facts = after.next_index.saturating_sub(first_index);
-        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: Some(hole), facts }))
-    }
-
     /// Makes the acknowledged places durable, so that a later start sends less twice.
     ///
     /// # Errors
@@ -712,24 +478,4 @@ fn state(log: &LogFolder) -> LogState {
         acked: log.progress.acked,
         made: log.made,
     }
-}
-
-/// Whether the first file may go: all in it is safe, the acknowledged place lies in a later one.
-fn is_trimmable(log: &LogFolder) -> bool {
-    let progress = &log.progress;
-    is_stored(log) && log.segments[0].last_seq <= progress.safe_seq
-}
-
-fn is_stored(log: &LogFolder) -> bool {
-    log.segments.len() > 1 && log.segments[0].last_seq < log.progress.acked.seq
-}
-
-/// The first file that holds something unstored and is not the last, and how many files behind it
-/// must go with it because decoding cannot start at them.
-fn oldest_unstored(log: &LogFolder) -> Option<(usize, usize)> {
-    let acked_seq = log.progress.acked.seq;
-    let at = log.segments.iter().position(|segment| segment.last_seq > acked_seq)?;
-    let follows = |segment: &&Segment| !segment.opens;
-    let count = 1 + log.segments.iter().skip(at + 1).take_while(follows).count();
-    (at + count < log.segments.len()).then_some((at, count))
 }

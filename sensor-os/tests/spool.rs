@@ -1,4 +1,5 @@
 //! The spool on a real disk: what is appended comes back, whatever ends the process or the file.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -98,7 +98,7 @@ impl Credentials {
         self,
         addresses: Vec<String>,
         server: Option<ServerId>,
-    ) -> Result<(Stream, String), Trouble> {
+    ) -> Result<(Box<Stream>, String), Trouble> {
         let mut troubles = Vec::new();
         for address in addresses {
             let attempt = match self.config(&[ServerRole::Detection], server) {
@@ -106,7 +106,7 @@ impl Credentials {
                 Err(error) => Err(error),
             };
             match attempt {
-                Ok(stream) => return Ok((stream, address)),
+                Ok(stream) => return Ok((Box::new(stream), address)),
                 Err(error) => troubles.push(trouble("Detection", &address, &error)),
             }
         }

@@ -6,8 +6,8 @@
 
 use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
 use lapwing_sensor_core::Now;
-use lapwing_sensor_core::limits::DETAIL_BYTES_MAX;
 
+use super::limits::DETAIL_BYTES_MAX;
 use super::{Ended, Retry, Runner};
 use crate::identity::{CommandState, StateError, StoredCommand};
 

@@ -6,11 +6,10 @@
 use lapwing_protocol::code::Code;
 use lapwing_protocol::element::{Change, Fact, Field, Value, finding};
 use lapwing_protocol::id::{Lane, LogId};
-use lapwing_sensor_core::limits::DETAIL_BYTES_MAX;
 use lapwing_sensor_core::{Intake, Now};
 
 use super::Runner;
-use super::limits::{FACTS_AT_ONCE, LOSS_TOLD_MS};
+use super::limits::{DETAIL_BYTES_MAX, FACTS_AT_ONCE, LOSS_TOLD_MS};
 use crate::agent::{OwnRequest, Stored};
 use crate::collect::CollectedFact;
 use crate::sys::clock;
@@ -56,13 +55,12 @@ impl Runner<'_> {
         let intake =
             request.fact.with_fact(now.monotonic_ns, |fact| self.take(now, Lane::Bulk, fact));
         let log = self.sensor.positions(Lane::Bulk).log;
-        let next_index = self.sensor.stats().lanes[Lane::Bulk.index()].facts_produced;
+        // Indices count from 1, so the number of facts is the index of the last one.
+        let index = self.sensor.stats().lanes[Lane::Bulk.index()].facts_produced;
         match intake {
-            Some(Intake::Recorded) => self.receipts.push(Receipt {
-                log,
-                index: next_index.saturating_sub(1),
-                tell: request.tell.clone(),
-            }),
+            Some(Intake::Recorded) => {
+                self.receipts.push(Receipt { log, index, tell: request.tell.clone() });
+            }
             Some(Intake::Unchanged) => tell(&request.tell, Stored::Unchanged),
             Some(Intake::Dropped(reason)) => tell(&request.tell, Stored::Dropped(reason)),
             None => tell(&request.tell, Stored::Lost),

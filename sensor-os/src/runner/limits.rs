@@ -20,3 +20,5 @@ pub(crate) const LOSS_TOLD_MS: u64 = 60_000;
 pub(crate) const ENROL_RETRY_FIRST: Duration = Duration::from_secs(1);
 /// ... and at the most.
 pub(crate) const ENROL_RETRY_MAX: Duration = Duration::from_secs(30);
+/// Bytes of what an outcome or a finding says to a person; the rest is cut.
+pub(crate) const DETAIL_BYTES_MAX: usize = 512;

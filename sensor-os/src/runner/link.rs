@@ -38,7 +38,7 @@ pub(crate) enum Progress {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Link {
-    stream: Stream,
+    stream: Box<Stream>,
     out: Vec<u8>,
     written: usize,
     is_flushed: bool,
@@ -47,7 +47,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Box<Stream>) -> Self {
         Self {
             stream,
             out: Vec::new(),
@@ -100,7 +100,7 @@ impl Link {
             Poll::Ready(Ok(has_written)) => has_written,
             Poll::Pending => false,
         };
-        match Pin::new(&mut self.stream).poll_read(context, &mut self.input) {
+        match Pin::new(&mut *self.stream).poll_read(context, &mut self.input) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             Poll::Ready(Ok(length)) => {
                 self.input_bytes = length;
@@ -118,7 +118,7 @@ impl Link {
         context: &mut Context<'_>,
         error: io::Error,
     ) -> Poll<io::Result<Progress>> {
-        match Pin::new(&mut self.stream).poll_read(context, &mut self.input) {
+        match Pin::new(&mut *self.stream).poll_read(context, &mut self.input) {
             Poll::Ready(Ok(length)) if length > 0 => {
                 self.input_bytes = length;
                 Poll::Ready(Ok(Progress::Received))
@@ -135,7 +135,7 @@ impl Link {
         }
         while self.written < self.out.len() {
             let rest = self.out.get(self.written..).unwrap_or_default();
-            match Pin::new(&mut self.stream).poll_write(context, rest) {
+            match Pin::new(&mut *self.stream).poll_write(context, rest) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
@@ -147,7 +147,7 @@ impl Link {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        match Pin::new(&mut self.stream).poll_flush(context) {
+        match Pin::new(&mut *self.stream).poll_flush(context) {
             Poll::Ready(Ok(())) => {
                 self.is_flushed = true;
                 Poll::Ready(Ok(true))
@@ -161,7 +161,7 @@ impl Link {
     pub(crate) async fn finish(mut self) -> (u64, u64) {
         let rest = async {
             let _ = poll_fn(|context| self.poll_out(context)).await;
-            let _ = poll_fn(|context| Pin::new(&mut self.stream).poll_close(context)).await;
+            let _ = poll_fn(|context| Pin::new(&mut *self.stream).poll_close(context)).await;
         };
         let late = async {
             Timer::after(FINISH_TIME).await;

@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use lapwing_protocol::hello::{LogCause, Memory as Kept};
-use lapwing_protocol::id::{BootId, Lane, LogId};
+use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId};
 use lapwing_sensor_core::{Config as CoreConfig, Installation, LogPositions, Sensor, Sizes};
 use smol::Timer;
+use smol::channel::Receiver;
 
 use super::Runner;
 use super::ask::Credentials;
@@ -17,10 +18,11 @@ use super::chunks::{Losses, remind};
 use super::limits::{ENROL_RETRY_FIRST, ENROL_RETRY_MAX};
 use super::memory::Memory;
 use crate::agent::{AgentError, Ended, Parts};
-use crate::collect::{CollectorConfig, Collectors, Source, fact_queue};
+use crate::collect::{CollectedFact, CollectorConfig, Collectors, Source, fact_queue};
 use crate::config::Config;
 use crate::enrol::{EnrolError, Enrolment, enrol};
-use crate::identity::Identity;
+use crate::identity::{Identity, StateFolder};
+use crate::own::OwnKind;
 use crate::spool::{LogState, Spool, SpoolOptions};
 use crate::status::{State, Status};
 use crate::tls::{Roots, RootsError};
@@ -171,59 +173,25 @@ pub(super) async fn with_runner(
     run: impl AsyncFnOnce(Runner<'_>) -> Result<Ended, AgentError>,
 ) -> Result<Ended, AgentError> {
     let Parts { config, kinds, agent, state, own_facts, stops } = parts;
-    let identity = credentials.identity.clone();
-    let owner = (identity.deployment, identity.sensor);
+    let owner = (credentials.identity.deployment, credentials.identity.sensor);
     let options = SpoolOptions { bytes_max: config.spool.max.0, sync: config.spool.sync };
     let mut spool = Spool::open(&state.path().join("spool"), owner, options)?;
     let logs = [current_log(&mut spool, Lane::Bulk)?, current_log(&mut spool, Lane::Urgent)?];
-    let assignment = state.assignment();
-    let boot = sys::clock::boot_id().or_else(|_| random::bytes()).map_err(machine_error)?;
-    let seed = random::bytes().map_err(machine_error)?;
     let (name, os) = (machine::name(config.name.as_deref()), machine::os());
-    let core = CoreConfig {
-        deployment: identity.deployment,
-        sensor: identity.sensor,
-        boot: BootId(boot),
-        memory: Kept::Disk,
-        agent: &agent,
-        name: &name,
-        os: &os,
-        installation: Installation {
-            has_registration: !config.servers.registration.is_empty(),
-            has_detection: !config.servers.detection.is_empty(),
-            assigned: assignment.as_ref().map(|assignment| assignment.server),
-        },
-        last_command: state.command().map(|command| command.number),
-        hash_key: random::bytes().map_err(machine_error)?,
-        seed: u64::from_le_bytes([
-            seed[0], seed[1], seed[2], seed[3], seed[4], seed[5], seed[6], seed[7],
-        ]),
-    };
+    let core = core_config(&config, &state, owner, [&agent, &name, &os])?;
     let mut memory = Memory::new(&Sizes::DESKTOP);
-    let positions = logs.map(LogPositions::from);
-    let mut sensor = Sensor::new(core, memory.lend(), positions)
+    let mut sensor = Sensor::new(core, memory.lend(), logs.map(LogPositions::from))
         .map_err(|error| AgentError::Machine(error.to_string()))?;
-    for kind in &kinds {
-        let problem = |problem: String| AgentError::Kind { name: kind.name().into(), problem };
-        kind.with_definition(|definition| sensor.define(definition))
-            .map_err(|error| problem(error.to_string()))?
-            .map_err(|error| problem(error.to_string()))?;
-    }
+    define(&mut sensor, &kinds)?;
     let now = clock::now();
     for state in &logs {
         remind(&mut sensor, now, &spool, (state.lane, state.log));
     }
-    let (sender, facts) = fact_queue();
-    let sources: BTreeSet<Source> =
-        Source::ALL.into_iter().filter(|source| config.collect.has(*source)).collect();
-    let collectors = (!sources.is_empty()).then(|| {
-        let watched_folders = config.collect.watched_folders.clone();
-        let unit_source = config.collect.unit_source.clone();
-        Collectors::new(CollectorConfig { sources, watched_folders, unit_source }, sender)
-    });
-    let is_collecting = !state.is_collection_stopped();
-    let frames = vec![0; sensor.transmit_bytes_min()];
+    let (collectors, facts) = collectors(&config);
     run(Runner {
+        is_collecting: !state.is_collection_stopped(),
+        assignment: state.assignment(),
+        frames: vec![0; sensor.transmit_bytes_min()],
         config,
         state,
         credentials,
@@ -236,10 +204,8 @@ pub(super) async fn with_runner(
         link: None,
         dialing: None,
         asking: None,
-        assignment,
         dialed: String::new(),
         trouble: String::new(),
-        is_collecting,
         ended: None,
         unreported: [None; 2],
         losses: Losses::default(),
@@ -247,7 +213,6 @@ pub(super) async fn with_runner(
         retries: Vec::new(),
         retry_due_ns: None,
         fetched: Vec::new(),
-        frames,
         traffic: (0, 0),
         sessions: 0,
         questions: 0,
@@ -256,6 +221,57 @@ pub(super) async fn with_runner(
         is_news: true,
     })
     .await
+}
+
+fn core_config<'a>(
+    config: &Config,
+    state: &StateFolder,
+    (deployment, sensor): (DeploymentId, SensorId),
+    [agent, name, os]: [&'a str; 3],
+) -> Result<CoreConfig<'a>, AgentError> {
+    let boot = sys::clock::boot_id().or_else(|_| random::bytes()).map_err(machine_error)?;
+    let chance = random::bytes().map_err(machine_error)?;
+    let seed = chance.iter().fold(0_u64, |seed, byte| seed << 8 ^ seed >> 56 ^ u64::from(*byte));
+    Ok(CoreConfig {
+        deployment,
+        sensor,
+        boot: BootId(boot),
+        memory: Kept::Disk,
+        agent,
+        name,
+        os,
+        installation: Installation {
+            has_registration: !config.servers.registration.is_empty(),
+            has_detection: !config.servers.detection.is_empty(),
+            assigned: state.assignment().map(|assignment| assignment.server),
+        },
+        last_command: state.command().map(|command| command.number),
+        hash_key: random::bytes().map_err(machine_error)?,
+        seed,
+    })
+}
+
+fn define(sensor: &mut Sensor<'_>, kinds: &[OwnKind]) -> Result<(), AgentError> {
+    for kind in kinds {
+        let problem = |problem: String| AgentError::Kind { name: kind.name().into(), problem };
+        kind.with_definition(|definition| sensor.define(definition))
+            .map_err(|error| problem(error.to_string()))?
+            .map_err(|error| problem(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// The collectors that the configuration wants, none started, and where their facts come out.
+fn collectors(config: &Config) -> (Option<Collectors>, Receiver<CollectedFact>) {
+    let (sender, facts) = fact_queue();
+    let sources: BTreeSet<Source> =
+        Source::ALL.into_iter().filter(|source| config.collect.has(*source)).collect();
+    let collectors = (!sources.is_empty()).then(|| {
+        let watched_folders = config.collect.watched_folders.clone();
+        let unit_source = config.collect.unit_source.clone();
+        Collectors::new(CollectorConfig { sources, watched_folders, unit_source }, sender)
+    });
+    (collectors, facts)
 }
 
 fn machine_error(error: std::io::Error) -> AgentError {

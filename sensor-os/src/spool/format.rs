@@ -39,6 +39,14 @@ pub struct Place {
     pub chain: Chain,
 }
 
+impl Place {
+    /// The place before the first chunk of a log. Indices count from 1.
+    #[must_use]
+    pub fn start((deployment, sensor): (DeploymentId, SensorId), lane: Lane, log: LogId) -> Self {
+        Self { seq: 0, next_index: 1, chain: Chain::start(deployment, sensor, lane, log) }
+    }
+}
+
 /// Whose log a file is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {

@@ -17,7 +17,6 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use lapwing_protocol::chunk::Chunk;
-use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{LogCause, LogParent, StoredRange};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::ELSEWHERE_MAX;
@@ -172,8 +171,7 @@ impl LogFolder {
         durable_file::make_folder(&path).map_err(failed)?;
         record::write(&path.join("log"), &origin).map_err(failed)?;
         durable_file::sync_folder(spool).map_err(failed)?;
-        let start =
-            Place { seq: 0, next_index: 1, chain: Chain::start(owner.0, owner.1, lane, log) };
+        let start = Place::start(owner, lane, log);
         let progress = Progress::at(start);
         let (segments, record) = (VecDeque::new(), Vec::new());
         Ok(Self {
@@ -204,8 +202,7 @@ impl LogFolder {
         let failed = |error| SpoolError::file("read", &path, error);
         let origin = record::read(&path.join("log")).ok().flatten();
         let Some(origin) = origin else { return Ok(None) };
-        let start =
-            Place { seq: 0, next_index: 1, chain: Chain::start(owner.0, owner.1, lane, log) };
+        let start = Place::start(owner, lane, log);
         let (mut segments, is_cut) = find_segments(&path, owner, (lane, log)).map_err(failed)?;
         let (made, is_torn) = match segments.back_mut() {
             None => (None, false),
