@@ -19,12 +19,17 @@ use lapwing_store::{RowStore, StoreError};
 const COMMAND: u8 = b'c';
 /// Commands waiting for one sensor; one more is refused as busy, and its issuer keeps it.
 const COMMANDS_PER_SENSOR_MAX: usize = 64;
+/// Commands of one sensor that are sent and whose outcome has not come: as many as a sensor holds
+/// (CMD-007); one more would be ignored there.
+const IN_FLIGHT_MAX: usize = 4;
 
 /// The commands that wait.
 #[derive(Debug)]
 pub(crate) struct Commands {
     state: RowStore,
     waiting: Mutex<BTreeMap<SensorId, VecDeque<CommandPut>>>,
+    /// Held while a command is made durable: two at once would be queued out of order.
+    putting: smol::lock::Mutex<()>,
 }
 
 impl Commands {
@@ -37,7 +42,8 @@ impl Commands {
                 Err(error) => log::error!("a stored command is not readable ({error}); skipped"),
             }
         }
-        Ok(Self { state, waiting: Mutex::new(waiting) })
+        let putting = smol::lock::Mutex::new(());
+        Ok(Self { state, waiting: Mutex::new(waiting), putting })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, VecDeque<CommandPut>>> {
@@ -49,7 +55,8 @@ impl Commands {
     /// # Errors
     /// [`Code::BUSY`] when the sensor's queue is full, [`Code::STALE_COMMAND`] when a later one is
     /// queued, [`Code::STORE_FAILED`].
-    pub(crate) async fn put(&self, put: CommandPut) -> Result<(), Failure> {
+    pub(crate) async fn put(&self, now_ms: u64, put: CommandPut) -> Result<(), Failure> {
+        let _putting = self.putting.lock().await;
         if let Some(last) = self.last(put.sensor) {
             if put.number == last {
                 return Ok(());
@@ -58,7 +65,10 @@ impl Commands {
                 return Err(Failure::new(Code::STALE_COMMAND, "a later command is queued"));
             }
         }
-        if self.pending(put.sensor).len() >= COMMANDS_PER_SENSOR_MAX {
+        if self.is_full(put.sensor) {
+            self.settle(now_ms, put.sensor, |_| false).await;
+        }
+        if self.is_full(put.sensor) {
             let text = "too many commands wait for this sensor; try again later";
             return Err(Failure::new(Code::BUSY, text));
         }
@@ -73,34 +83,47 @@ impl Commands {
         self.lock().get(&sensor)?.back().map(|put| put.number)
     }
 
+    /// Whether the command of that number waits for `sensor`.
+    pub(crate) fn is_waiting(&self, sensor: SensorId, number: CommandNumber) -> bool {
+        self.lock().get(&sensor).is_some_and(|queue| queue.iter().any(|put| put.number == number))
+    }
+
+    fn is_full(&self, sensor: SensorId) -> bool {
+        self.pending(sensor).len() >= COMMANDS_PER_SENSOR_MAX
+    }
+
     fn pending(&self, sensor: SensorId) -> Vec<CommandPut> {
         self.lock().get(&sensor).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
     }
 
-    /// The commands to send to `sensor` now: above `sent` and not expired.
+    /// The commands to send to `sensor` now: above `sent`, not expired, and no more than it holds
+    /// with those whose outcome has not come.
     pub(crate) fn due(
         &self,
         now_ms: u64,
         sensor: SensorId,
         sent: Option<CommandNumber>,
     ) -> Vec<Command> {
-        let due = |put: &CommandPut| put.expires_ms > now_ms && Some(put.number) > sent;
+        let lives = |put: &CommandPut| put.expires_ms > now_ms;
+        let is_new = |put: &CommandPut| Some(put.number) > sent;
         let command = |put: CommandPut| Command {
             number: put.number,
             expires_after_ms: put.expires_ms - now_ms,
             action: put.action,
         };
-        self.pending(sensor).into_iter().filter(due).map(command).collect()
+        let in_flight = self.pending(sensor).into_iter().filter(lives).take(IN_FLIGHT_MAX);
+        in_flight.filter(is_new).map(command).collect()
     }
 
-    /// Deletes what the sensor has accepted, and what expired.
+    /// Deletes what is over by its number, since the sensor accepted it or told its outcome, and
+    /// what expired.
     pub(crate) async fn settle(
         &self,
         now_ms: u64,
         sensor: SensorId,
-        accepted: Option<CommandNumber>,
+        is_over: impl Fn(CommandNumber) -> bool,
     ) {
-        let over = |put: &CommandPut| Some(put.number) <= accepted || put.expires_ms <= now_ms;
+        let over = |put: &CommandPut| is_over(put.number) || put.expires_ms <= now_ms;
         let settled = self.pending(sensor).into_iter().filter(|put| over(put));
         let removed: Vec<Row> =
             settled.map(|put| Row::remove(key(sensor, put.number).to_vec())).collect();

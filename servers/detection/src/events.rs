@@ -23,8 +23,11 @@ use crate::roster::Roster;
 
 /// Exports under way whose decoders are kept.
 const READERS_MAX: usize = 4;
-/// Bytes of events in one page: well below the bound of a reply.
+/// Bytes of events at which a page is full.
 const PAGE_BYTES: usize = 2 << 20;
+/// Bytes that the events of one entry may have; with more, one row says so in their place. A chunk
+/// names a string of 255 bytes with two, and a page must stay below the bound of a reply.
+const ENTRY_BYTES_MAX: usize = 4 << 20;
 /// Entries read at a time.
 const READ: PageLimit = PageLimit { entries: 64, bytes: 1 << 20 };
 
@@ -69,12 +72,16 @@ impl Exporter {
                 page.at_end = true;
                 break;
             }
+            reader.next = read.next;
             for entry in &read.entries {
                 if let Some(followed) = reader.decoders.decode(entry) {
                     count += self.push(&mut page.items, &followed);
                 }
+                if count >= limit || page.items.len() >= PAGE_BYTES {
+                    reader.next = entry.commit_id + 1;
+                    break;
+                }
             }
-            reader.next = read.next;
         }
         page.next_cursor = reader.next;
         self.keep(reader);
@@ -119,7 +126,19 @@ impl Exporter {
         match &followed.content {
             Content::Changes(decoded) => {
                 let facts = decoded.changes.iter().filter(|change| change.index.is_some());
-                let count = facts.clone().map(|change| row.change(items, change)).count();
+                let before = items.len();
+                let mut count = 0;
+                for change in facts {
+                    row.change(items, change);
+                    count += 1;
+                    if items.len() - before > ENTRY_BYTES_MAX {
+                        items.truncate(before);
+                        let facts = decoded.changes.iter().filter(|it| it.index.is_some()).count();
+                        let count = OwnedCell::U64(facts as u64);
+                        row.other(items, "oversized", &[named("count", count)]);
+                        return 1;
+                    }
+                }
                 for (reason, dropped) in &decoded.dropped {
                     let fields = [
                         named("count", OwnedCell::U64(*dropped)),

@@ -12,8 +12,15 @@ use lapwing_protocol::id::ElementGuid;
 use lapwing_server_core::change::{Change, OwnedValue, What};
 use lapwing_server_core::view::push_item;
 
-/// Parts of one sensor that are kept; a real one has about ten.
-const PARTS_MAX: usize = 64;
+use crate::roster::shortened;
+
+/// Parts of one sensor that are kept; a real one has about ten. One more is not shown.
+const PARTS_MAX: usize = 32;
+/// Bytes kept of each text of a part: the list of all sensors must fit a reply, whatever one says.
+const TEXT_BYTES_MAX: usize = 255;
+/// What is kept of a part.
+const SHOWN: [Feature; 5] =
+    [health::component, health::status, health::reason, health::remedy, health::mechanism];
 
 /// The parts of one sensor.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +60,10 @@ impl SensorHealth {
             return;
         }
         let part = self.parts.entry(change.guid).or_default();
-        part.extend(change.fields.iter().map(|(feature, value)| (*feature, value.to_string())));
+        let shown = change.fields.iter().filter(|(feature, _)| SHOWN.contains(feature));
+        part.extend(
+            shown.map(|(feature, value)| (*feature, shortened(&value.to_string(), TEXT_BYTES_MAX))),
+        );
     }
 
     fn handle_outcome(&mut self, change: &Change) {

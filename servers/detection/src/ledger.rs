@@ -52,22 +52,27 @@ pub(crate) fn read(journal: &Journal, mut decoders: Decoders) -> Result<Vec<u8>,
     Ok(items)
 }
 
+/// Adds what a sensor says, which may be any number.
+fn add(sum: &mut u64, count: u64) {
+    *sum = sum.saturating_add(count);
+}
+
 impl Tally {
     fn add(&mut self, followed: &Followed) {
         let first = followed.first_index;
         match &followed.content {
             Content::Changes(decoded) => {
                 let facts = decoded.changes.iter().filter(|change| change.index.is_some()).count();
-                self.stored += facts as u64;
+                add(&mut self.stored, facts as u64);
                 let mut covered = facts as u64;
                 for (reason, count) in &decoded.dropped {
-                    *self.dropped.entry(*reason).or_default() += count;
-                    covered += count;
+                    add(self.dropped.entry(*reason).or_default(), *count);
+                    add(&mut covered, *count);
                 }
                 self.reach(first, covered);
             }
             Content::Undecoded(_, count) => {
-                self.stored += count;
+                add(&mut self.stored, *count);
                 self.undecoded += 1;
                 self.reach(first, *count);
             }
@@ -77,7 +82,7 @@ impl Tally {
     }
 
     fn reach(&mut self, first_index: u64, count: u64) {
-        self.produced = self.produced.max((first_index + count).saturating_sub(1));
+        self.produced = self.produced.max(first_index.saturating_add(count).saturating_sub(1));
     }
 
     fn jump(&mut self, first_index: u64, jump: &Jump) {
@@ -85,11 +90,11 @@ impl Tally {
             self.lost_unknown += 1;
             return;
         };
-        let count = (to_index + 1).saturating_sub(first_index);
+        let count = to_index.saturating_add(1).saturating_sub(first_index);
         self.reach(first_index, count);
         match jump.cause {
-            JumpCause::Dropped(reason) => *self.dropped.entry(reason).or_default() += count,
-            JumpCause::StoredElsewhere(_) => self.elsewhere += count,
+            JumpCause::Dropped(reason) => add(self.dropped.entry(reason).or_default(), count),
+            JumpCause::StoredElsewhere(_) => add(&mut self.elsewhere, count),
             JumpCause::Lost(_) => self.lost_unknown += 1,
         }
     }
@@ -113,5 +118,36 @@ impl Tally {
                 undecoded: self.undecoded,
             },
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapwing_protocol::delivery::LossReason;
+    use lapwing_protocol::digest::Chain;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_numbers_that_a_sensor_can_say_are_counted_without_an_overflow() {
+        let mut tally = Tally::default();
+        let jump = |cause| Jump {
+            lane: Lane::Bulk,
+            from_seq: 1,
+            to_seq: 1,
+            to_index: Some(u64::MAX),
+            chain_at_to: Chain([0; 32]),
+            cause,
+        };
+        for cause in [
+            JumpCause::Dropped(DropReason::SpoolFull),
+            JumpCause::StoredElsewhere(lapwing_protocol::id::ServerId([1; 16])),
+            JumpCause::Lost(LossReason::MemoryLost),
+        ] {
+            tally.jump(1, &jump(cause));
+            tally.jump(2, &jump(cause));
+        }
+        tally.reach(u64::MAX, u64::MAX);
+        assert_eq!((tally.produced, tally.elsewhere), (u64::MAX - 1, u64::MAX));
     }
 }

@@ -30,7 +30,7 @@ mod sessions;
 mod sources;
 
 pub use config::{Config, Detection, Journal, Peers};
-pub use server::{Server, run};
+pub use server::{Addresses, Server, run};
 
 /// A complete configuration file with a comment above every key.
 pub const EXAMPLE: &str = <Config as lapwing_net::config::Config>::EXAMPLE;

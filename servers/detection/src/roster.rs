@@ -10,8 +10,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
+use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::{DeploymentId, Lane, SensorId, ServerId};
+use lapwing_protocol::limits::NAME_BYTES_MAX;
 use lapwing_server_core::delivery::{Greeting, HeadRecord, Receiver, Standing};
 use lapwing_server_core::rows::{self, Row};
 use lapwing_store::journal::{Journal, LaneKey};
@@ -30,6 +32,9 @@ pub(crate) struct Member {
     pub(crate) sensor: SensorId,
     /// Notified when something may be sent to it, or its session was fenced.
     pub(crate) wake: Event,
+    /// Held from the moment a frame is taken until its entry is in the journal's queue: a later
+    /// connection's entries must not overtake those of the one before.
+    pub(crate) intake: smol::lock::Mutex<()>,
     receiver: Mutex<Receiver>,
     about: Mutex<About>,
 }
@@ -53,6 +58,8 @@ pub(crate) struct About {
     pub(crate) divergent: bool,
     /// Its parts, and whether it collects, by its facts.
     pub(crate) health: SensorHealth,
+    /// Commands whose outcome came and that still wait to be deleted.
+    pub(crate) outcomes: Vec<CommandNumber>,
 }
 
 /// What is kept of a sensor over a restart.
@@ -92,9 +99,9 @@ impl Member {
         about.memory = greeting.memory;
         about.last_seen_ms = now_ms;
         about.record = SensorRecord {
-            name: greeting.name.clone(),
-            os: greeting.os.clone(),
-            agent: greeting.agent.clone(),
+            name: shortened(&greeting.name, NAME_BYTES_MAX),
+            os: shortened(&greeting.os, NAME_BYTES_MAX),
+            agent: shortened(&greeting.agent, NAME_BYTES_MAX),
             first_seen_ms: about.record.first_seen_ms,
             last_hello_ms: now_ms,
         };
@@ -130,16 +137,21 @@ impl Roster {
         Ok(roster)
     }
 
-    fn insert(
+    fn insert(&self, sensor: SensorId, heads: [Option<HeadRecord>; 2], record: SensorRecord) {
+        self.lock().insert(sensor, self.make(sensor, heads, record));
+    }
+
+    fn make(
         &self,
         sensor: SensorId,
         heads: [Option<HeadRecord>; 2],
         record: SensorRecord,
     ) -> Arc<Member> {
         let receiver = Receiver::new((self.deployment, self.server), sensor, heads);
-        let member = Arc::new(Member {
+        Arc::new(Member {
             sensor,
             wake: Event::new(),
+            intake: smol::lock::Mutex::new(()),
             receiver: Mutex::new(receiver),
             about: Mutex::new(About {
                 last_seen_ms: record.last_hello_ms,
@@ -150,10 +162,9 @@ impl Roster {
                 rows: 0,
                 divergent: false,
                 health: SensorHealth::default(),
+                outcomes: Vec::new(),
             }),
-        });
-        self.lock().insert(sensor, Arc::clone(&member));
-        member
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, Arc<Member>>> {
@@ -162,10 +173,11 @@ impl Roster {
 
     /// The sensor's member, made now if it is new.
     pub(crate) fn member(&self, now_ms: u64, sensor: SensorId) -> Arc<Member> {
-        if let Some(member) = self.find(sensor) {
-            return member;
-        }
-        self.insert(sensor, [None, None], unknown(now_ms))
+        let mut members = self.lock();
+        let member = members
+            .entry(sensor)
+            .or_insert_with(|| self.make(sensor, [None, None], unknown(now_ms)));
+        Arc::clone(member)
     }
 
     /// The sensor's member.
@@ -182,6 +194,12 @@ impl Roster {
     pub(crate) fn connected(&self) -> usize {
         self.lock().values().filter(|member| member.about().session.is_some()).count()
     }
+}
+
+/// At most the first `bytes_max` bytes of `text`, cut between characters: what a sensor says of
+/// itself goes into a stored row and into the list of all sensors.
+pub(crate) fn shortened(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }
 
 fn unknown(now_ms: u64) -> SensorRecord {

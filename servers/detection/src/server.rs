@@ -42,7 +42,19 @@ pub struct Server {
     host: Host,
     parts: Arc<Parts>,
     ports: Vec<Port>,
+    addresses: Addresses,
     analyst: Analyst,
+}
+
+/// The addresses that are listened on, with their real ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where sensors connect.
+    pub sensors: Vec<SocketAddr>,
+    /// Where other servers ask.
+    pub console: SocketAddr,
+    /// Where malware alerts are read.
+    pub malware: SocketAddr,
 }
 
 impl Server {
@@ -58,8 +70,14 @@ impl Server {
         let mut host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
         let parts = Arc::new(Parts::open(config, &host)?);
         let analyst = parts.analyst(&host)?;
-        let ports = parts.ports(&mut host, &analyst.knowledge())?;
-        Ok(Self { host, parts, ports, analyst })
+        let (ports, addresses) = parts.ports(&mut host, &analyst.knowledge())?;
+        Ok(Self { host, parts, ports, addresses, analyst })
+    }
+
+    /// The addresses that are listened on.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
     /// Serves until the shutdown has begun and connections have drained.
@@ -67,8 +85,8 @@ impl Server {
     /// # Errors
     /// The TLS library refuses.
     pub async fn serve(self) -> Result<(), HostError> {
-        let Self { host, parts, ports, analyst } = self;
-        parts.start(&host, analyst)?;
+        let Self { host, parts, ports, addresses, analyst } = self;
+        parts.start(&host, &addresses, analyst)?;
         let health = {
             let parts = Arc::clone(&parts);
             move || parts.health()
@@ -190,12 +208,12 @@ impl Parts {
     }
 
     /// Starts the tasks.
-    fn start(&self, host: &Host, analyst: Analyst) -> Result<(), HostError> {
+    fn start(&self, host: &Host, addresses: &Addresses, analyst: Analyst) -> Result<(), HostError> {
         let peers = &self.config.peers;
         if !peers.registration.is_empty() {
-            let addresses = peers.registration.clone();
-            let registration = host.client("registration", Role::Registration, addresses)?;
-            let beat = self.beat(host);
+            let at = peers.registration.clone();
+            let registration = host.client("registration", Role::Registration, at)?;
+            let beat = self.beat(addresses);
             host.executor().spawn(async move { beat.run(registration).await }).detach();
         }
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
@@ -217,15 +235,14 @@ impl Parts {
         failure.or(stopped).map_or(Health::Up, Health::Down)
     }
 
-    fn beat(&self, host: &Host) -> Beat {
-        let first = host.addresses().first().copied();
-        let console_address = self.config.detection.console_listen;
+    fn beat(&self, addresses: &Addresses) -> Beat {
+        let first = addresses.sensors.first().copied();
         Beat {
             server: self.config.detection.id,
             name: self.config.server.name.clone(),
-            sensor_address: self.config.detection.advertise.or(first).unwrap_or(console_address),
-            console_address,
-            malware_address: self.config.detection.malware_listen,
+            sensor_address: self.config.detection.advertise.or(first).unwrap_or(addresses.console),
+            console_address: addresses.console,
+            malware_address: addresses.malware,
             capacity: Arc::clone(&self.sessions.capacity),
             draining: Arc::clone(&self.draining),
             incarnation: Incarnation(self.journal.incarnation()),
@@ -234,7 +251,12 @@ impl Parts {
     }
 
     /// What is served on which port.
-    fn ports(&self, host: &mut Host, knowledge: &Arc<Knowledge>) -> Result<Vec<Port>, HostError> {
+    fn ports(
+        &self,
+        host: &mut Host,
+        knowledge: &Arc<Knowledge>,
+    ) -> Result<(Vec<Port>, Addresses), HostError> {
+        let sensors_at = host.addresses();
         let desk = self.desk.clone();
         let executor = Arc::clone(host.executor());
         let sessions = Arc::clone(&self.sessions);
@@ -258,9 +280,15 @@ impl Parts {
         let console = Console::new(Arc::clone(knowledge), Arc::clone(&self.inside) as _);
         let malware = Malware(Arc::clone(knowledge));
         let detection = &self.config.detection;
-        ports.push(peer_port(host, detection.console_listen, console)?);
-        ports.push(peer_port(host, detection.malware_listen, malware)?);
-        Ok(ports)
+        let console = peer_port(host, detection.console_listen, console)?;
+        let malware = peer_port(host, detection.malware_listen, malware)?;
+        let addresses = Addresses {
+            sensors: sensors_at,
+            console: console.listener.address(),
+            malware: malware.listener.address(),
+        };
+        ports.extend([console, malware]);
+        Ok((ports, addresses))
     }
 
     fn close(&self) {

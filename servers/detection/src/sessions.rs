@@ -42,6 +42,9 @@ const SEND_TIME: Duration = Duration::from_secs(30);
 /// How long a sensor is told to stay away from a draining or full server, in milliseconds.
 const RETRY_AFTER_MS: u32 = 2_000;
 
+/// Why a connection ends when the journal fails.
+const STORE_FAILED: &str = "the journal takes nothing more";
+
 /// What the connections of one server share.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -88,13 +91,14 @@ impl Sessions {
         let Some(sensor) = peer.and_then(|peer| peer.sensor()) else {
             return Err("the peer's certificate names no sensor".into());
         };
-        let member = self.roster.member(clock::unix_ms(), sensor);
-        let had_session = member.about().session.is_some();
+        let known = self.roster.find(sensor);
+        let had_session = known.is_some_and(|member| member.about().session.is_some());
         if !had_session && self.roster.connected() >= self.capacity.load(Ordering::Relaxed) as usize
         {
             let detail = "this server has all the sensors it takes";
             return refuse(&mut stream, Code::BUSY, detail).await;
         }
+        let member = self.roster.member(clock::unix_ms(), sensor);
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         self.begin(&member, epoch, source);
         let mut link = Link {
@@ -106,12 +110,22 @@ impl Sessions {
             greeted: false,
         };
         let end = link.run(&mut stream, &shutdown).await;
-        let said = link.farewell(&mut stream, &end).await;
+        // Before the farewell, which a peer that does not read can draw out: a newer connection of
+        // this sensor waits for the word on these.
         for storing in &mut link.storing {
             storing.finish(&member).await;
         }
+        member.wake.notify(usize::MAX);
+        let late = async {
+            Timer::after(SEND_TIME).await;
+        };
+        smol::future::or(link.farewell(&mut stream, &end), late).await;
         self.end(&member, epoch);
-        said
+        match end {
+            End::Closed | End::Draining => Ok(()),
+            End::StoreFailed => Err(STORE_FAILED.into()),
+            End::Fault(fault) => Err(SensorFault { sensor, fault }.into()),
+        }
     }
 
     fn begin(&self, member: &Member, epoch: u64, source: SocketAddr) {
@@ -150,7 +164,9 @@ impl Sessions {
         if let Err(error) = stored {
             log::error!("cannot store the record of sensor {}: {error}", member.sensor);
         }
-        self.commands.settle(now_ms, member.sensor, greeting.last_command).await;
+        let accepted = greeting.last_command;
+        let is_over = |number| Some(number) <= accepted;
+        self.commands.settle(now_ms, member.sensor, is_over).await;
         self.metrics.hellos.inc();
         self.changed.notify(usize::MAX);
     }
@@ -229,20 +245,31 @@ impl Link<'_> {
             }
             Wake::Stored => {
                 self.storing.pop_front();
-                if self.shared.journal.failure().is_some() {
-                    return Err(End::StoreFailed);
-                }
                 Ok(())
             }
             Wake::Time => self.session.handle_timeout(clock::monotonic_ms()).map_err(End::Fault),
-            Wake::Woken => Ok(()),
+            Wake::Woken => {
+                self.settle().await;
+                Ok(())
+            }
             Wake::Shutdown => Err(End::Draining),
         }
     }
 
+    /// Deletes the commands whose outcome came.
+    async fn settle(&self) {
+        let outcomes = std::mem::take(&mut self.member.about().outcomes);
+        if !outcomes.is_empty() {
+            let is_over = |number| outcomes.contains(&number);
+            self.shared.commands.settle(clock::unix_ms(), self.member.sensor, is_over).await;
+        }
+    }
+
     async fn handle_frames(&mut self, deframer: &mut Deframer<'_>) -> Result<(), End> {
+        let member = Arc::clone(&self.member);
         loop {
             let now = (clock::monotonic_ms(), clock::unix_ms());
+            let _intake = member.intake.lock().await;
             let event = match deframer.next_frame() {
                 Err(_) => return Err(End::Fault(PeerFault::TooLarge)),
                 Ok(None) => return Ok(()),
@@ -260,9 +287,16 @@ impl Link<'_> {
                 }
                 Some(SessionEvent::Entry(entry)) => {
                     self.shared.metrics.chunks.inc();
-                    let sensor = self.member.sensor;
-                    let storing = ingest::submit(&self.shared.journal, sensor, now.1, entry).await;
-                    self.storing.push_back(storing.map_err(|_| End::StoreFailed)?);
+                    let journal = &self.shared.journal;
+                    match ingest::submit(journal, member.sensor, now.1, entry).await {
+                        Ok(storing) => self.storing.push_back(storing),
+                        Err(refusal) => {
+                            log::error!("an entry of sensor {}: {refusal}", member.sensor);
+                            // It was given out and is nowhere: nothing behind it counts as stored.
+                            member.receiver().handle_store_failed();
+                            return Err(End::StoreFailed);
+                        }
+                    }
                 }
                 Some(SessionEvent::Called { call, .. }) => {
                     let text = "this server answers no such call of a sensor";
@@ -295,6 +329,9 @@ impl Link<'_> {
             if receiver.epoch() != self.session.epoch() {
                 return Err(End::Fault(PeerFault::Fenced));
             }
+            if receiver.is_store_failed() {
+                return Err(End::StoreFailed);
+            }
             while let Some(frame) = self.session.poll_transmit(&mut receiver) {
                 bytes.extend_from_slice(&frame);
             }
@@ -303,34 +340,39 @@ impl Link<'_> {
             return Ok(());
         }
         self.shared.metrics.bytes_down.inc_by(bytes.len() as u64);
-        send(stream, &bytes).await.map_err(|_| End::Closed)
+        let sent = async { send(stream, &bytes).await.map_err(|_| End::Closed) };
+        smol::future::or(sent, self.fenced()).await
     }
 
-    /// Says why the connection ends, where the sensor should know.
-    async fn farewell(
-        &mut self,
-        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-        end: &End,
-    ) -> Result<(), Fault> {
-        // Whether the farewell arrives does not matter: the connection ends either way.
+    /// Ends when a newer session took over: a peer that does not read must not keep it waiting.
+    async fn fenced(&self) -> Result<(), End> {
+        loop {
+            let woken = self.member.wake.listen();
+            if self.member.receiver().epoch() != self.session.epoch() {
+                return Err(End::Fault(PeerFault::Fenced));
+            }
+            woken.await;
+        }
+    }
+
+    /// Says why the connection ends, where the sensor should know. Whether it arrives does not
+    /// matter: the connection ends either way.
+    async fn farewell(&mut self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), end: &End) {
         match end {
-            End::Closed => Ok(()),
+            End::Closed => return,
             End::Draining => {
                 self.session.send_draining(RETRY_AFTER_MS);
                 let _ = self.send_due(stream).await;
-                let _ = stream.close().await;
-                Ok(())
             }
             End::StoreFailed => {
-                refuse(stream, Code::STORE_FAILED, "the journal takes nothing more").await
+                let _ = refuse(stream, Code::STORE_FAILED, STORE_FAILED).await;
             }
             End::Fault(fault) => {
                 self.shared.metrics.faults.inc();
                 let _ = send(stream, &Session::refusal(*fault, 0)).await;
-                let _ = stream.close().await;
-                Err(SensorFault { sensor: self.member.sensor, fault: *fault }.into())
             }
         }
+        let _ = stream.close().await;
     }
 }
 
@@ -358,7 +400,11 @@ async fn refuse(
     if let Ok(length) = refused.encode(&mut buffer) {
         let _ = send(stream, &buffer[..length]).await;
     }
-    let _ = stream.close().await;
+    let closing = async { drop(stream.close().await) };
+    let late = async {
+        Timer::after(SEND_TIME).await;
+    };
+    smol::future::or(closing, late).await;
     Err(detail.into())
 }
 

@@ -10,10 +10,13 @@ use lapwing_net::clock;
 use lapwing_net::host::Myself;
 use lapwing_net::peer::Failure;
 use lapwing_protocol::code::Code;
+use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::console::{CommandPut, HeadView, SensorView};
 use lapwing_protocol::delivery::ResyncReason;
+use lapwing_protocol::element::command_outcome;
 use lapwing_protocol::id::{Incarnation, SensorId};
 use lapwing_protocol::items::Items;
+use lapwing_server_core::change::Change;
 use lapwing_server_core::view::push_item;
 use lapwing_store::journal::Journal;
 
@@ -37,6 +40,30 @@ pub(crate) struct Inside {
 impl Inside {
     fn decoders(&self) -> Decoders {
         Decoders::new(self.myself.identity.deployment, self.rows_max)
+    }
+
+    /// Notes the commands whose outcome came, for their sensor's connection to delete.
+    fn handle_outcomes(&self, followed: &Followed) {
+        let Content::Changes(decoded) = &followed.content else { return };
+        let is_outcome = |change: &&Change| change.model.kind == command_outcome::KIND;
+        for change in decoded.changes.iter().filter(is_outcome) {
+            let number = |feature| change.value(feature)?.number();
+            let (Some(issuer), Some(seq)) =
+                (number(command_outcome::issuer), number(command_outcome::command_seq))
+            else {
+                continue;
+            };
+            let number = CommandNumber { issuer, seq };
+            let Some(member) = self.sessions.roster.find(followed.sensor) else { return };
+            let mut about = member.about();
+            // Only those that wait, each once: so the list is bounded as their queue is.
+            if self.sessions.commands.is_waiting(followed.sensor, number)
+                && !about.outcomes.contains(&number)
+            {
+                about.outcomes.push(number);
+                member.wake.notify(usize::MAX);
+            }
+        }
     }
 
     fn push_sensor(&self, items: &mut Vec<u8>, member: &Member) {
@@ -129,7 +156,7 @@ impl Sources for Inside {
                 let text = format!("sensor {} has never been here", put.sensor);
                 return Err(Failure::new(Code::UNKNOWN_PEER, text));
             };
-            self.sessions.commands.put(put).await?;
+            self.sessions.commands.put(clock::unix_ms(), put).await?;
             member.wake.notify(usize::MAX);
             Ok(())
         })
@@ -139,6 +166,7 @@ impl Sources for Inside {
 impl Watcher for Inside {
     fn handle_followed(&self, followed: &Followed) {
         self.handle_rebuilt(followed);
+        self.handle_outcomes(followed);
         let reason = match &followed.content {
             Content::Changes(decoded) if decoded.divergent => ResyncReason::DigestDiffers,
             Content::Undecoded(error, _) => {
