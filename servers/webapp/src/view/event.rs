@@ -93,7 +93,10 @@ impl Event {
 
     /// What a change says that does not name its element: its fields, else the element's id.
     fn brief(&self) -> String {
-        let fields = self.fields.iter().map(|(name, value)| format!("{name} {value}"));
+        // Moments of a clock since boot, and what every fact has, say nothing to a reader.
+        let told = |name: &str| !["ended", "started", "missing", "truncated"].contains(&name);
+        let fields = self.fields.iter().filter(|(name, _)| told(name));
+        let fields = fields.map(|(name, value)| format!("{name} {value}"));
         let fields: Vec<String> = fields.collect();
         let id = self.element.get(..8).unwrap_or_default();
         if fields.is_empty() { format!("element {id}") } else { fields.join(", ") }

@@ -41,6 +41,11 @@ impl Health {
         if self.remedy.starts_with("sudo ") { &self.remedy } else { "" }
     }
 
+    /// Whether something other than the rights that a command gives would mend it.
+    pub(crate) fn has_own_remedy(&self) -> bool {
+        !self.is_active() && !self.remedy.is_empty() && self.command().is_empty()
+    }
+
     /// Whether an operator should do something: it neither works nor was stopped on command.
     pub(crate) fn lacks(&self) -> bool {
         !self.is_active() && self.status != "stopped"
