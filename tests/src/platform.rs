@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,8 +18,9 @@ const READY: Duration = Duration::from_secs(120);
 /// How long anything that a journey waits for may take: a bound for failing, not a promise.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A platform that runs.
+/// A platform that runs. Two of them would see each other's processes: there is one at a time.
 pub struct Platform {
+    _turn: MutexGuard<'static, ()>,
     child: Child,
     folder: tempfile::TempDir,
     ready: Value,
@@ -63,6 +64,8 @@ impl Platform {
     /// As [`Self::start`].
     #[must_use]
     pub fn start_in(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (ready_file, output) = (folder.path().join("ready.json"), folder.path().join("output"));
         let _ = std::fs::remove_file(&ready_file);
         let file = std::fs::File::create(&output).expect("a file for its output");
@@ -86,7 +89,7 @@ impl Platform {
             let text = std::fs::read(&ready_file).ok()?;
             serde_json::from_slice(&text).ok()
         });
-        Self { child, folder, ready }
+        Self { _turn: turn, child, folder, ready }
     }
 
     /// The ready file as it is now.
