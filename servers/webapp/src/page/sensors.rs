@@ -1,5 +1,6 @@
 //! Sensors: the list, and one with what happens on its machine.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -35,7 +36,13 @@ pub(super) async fn list(actor: PageActor, State(app): State<App>) -> Response {
 struct Stream {
     title: &'static str,
     empty: &'static str,
-    facts: Vec<Arc<Event>>,
+    facts: Vec<Line>,
+}
+
+/// A fact, and what it is about in a line.
+struct Line {
+    fact: Arc<Event>,
+    what: String,
 }
 
 #[derive(Template)]
@@ -47,7 +54,7 @@ struct DetailPage {
     running: Rows,
     running_trouble: Trouble,
     streams: Vec<Stream>,
-    others: Vec<Arc<Event>>,
+    others: Vec<Line>,
 }
 
 /// `GET /sensors/ID`.
@@ -123,9 +130,23 @@ fn running_on(sensor: &Sensor) -> String {
     )
 }
 
-fn of_kinds(facts: &[Arc<Event>], kinds: &[&str]) -> Vec<Arc<Event>> {
+/// The newest facts of some kinds. One that does not name its element is told with what the fact
+/// before it said.
+fn of_kinds(facts: &[Arc<Event>], kinds: &[&str]) -> Vec<Line> {
+    let names = facts.iter().filter(|fact| fact.names_its_element());
+    let name_by_element: BTreeMap<&str, String> =
+        names.map(|fact| (fact.element.as_str(), fact.summary())).collect();
     let wanted = facts.iter().filter(|fact| kinds.contains(&fact.kind.as_str()));
-    wanted.take(SHOWN_FACTS_MAX).cloned().collect()
+    let line = |fact: &Arc<Event>| {
+        let known = name_by_element.get(fact.element.as_str());
+        let what = match known {
+            Some(_) if fact.names_its_element() => fact.summary(),
+            Some(name) => format!("{name} ({})", fact.summary()),
+            None => fact.summary(),
+        };
+        Line { fact: Arc::clone(fact), what }
+    };
+    wanted.take(SHOWN_FACTS_MAX).map(line).collect()
 }
 
 /// `POST /sensors/ID/collection`.

@@ -102,6 +102,11 @@ impl Event {
         if fields.is_empty() { format!("element {id}") } else { fields.join(", ") }
     }
 
+    /// Whether it names its element: an end or a change tells only what is new of it.
+    pub(crate) fn names_its_element(&self) -> bool {
+        matches!(self.op.as_str(), "put" | "event")
+    }
+
     /// Who did it, where the fact says so.
     pub(crate) fn actor(&self) -> String {
         match self.fields.text("user") {
