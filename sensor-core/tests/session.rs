@@ -162,6 +162,28 @@ fn a_server_restored_from_a_backup_gets_again_what_is_held() {
 }
 
 #[test]
+fn a_restored_server_gets_older_segments_too_while_they_are_held() {
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    let mut peer = Peer::new(0xa);
+    rig.lookups(10);
+    rig.settle(&mut peer);
+    let backup = peer.heads.clone();
+    for _ in 0..3 {
+        rig.reconnect(&mut peer);
+        rig.lookups(10);
+        rig.settle(&mut peer);
+    }
+    for heads in [backup, std::collections::BTreeMap::new()] {
+        peer.heads = heads;
+        rig.reconnect(&mut peer);
+        rig.all_stored(&peer, Lane::Bulk);
+        let head = &peer.heads[&(Lane::Bulk, BULK_LOG)];
+        assert_eq!((head.jumps.len(), head.next_index), (0, 41));
+    }
+}
+
+#[test]
 fn what_a_restored_server_lost_and_the_sensor_trimmed_is_a_loss() {
     let mut owned = Owned::new(&SMALL);
     let mut rig = Rig::new(Memory::RamOnly, owned.storage());

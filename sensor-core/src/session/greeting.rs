@@ -9,10 +9,11 @@
 //! | beyond it, within what was made, same chain | that much is stored: trim, go on |
 //! | beyond what was made | this disk was rolled back: a new log, this one its parent |
 //! | anywhere, with another chain | the log forked: a new log, this one its parent |
-//! | before it, within the kept segments | send again from there |
+//! | before it, within the kept segments | send again from there, where it lost them itself |
 //! | before them | Jump to the segment that holds the acknowledged place, send from there |
 
 use heapless::Vec;
+use lapwing_protocol::delivery::JumpCause;
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::error::BufferFull;
 use lapwing_protocol::hello::{
@@ -137,9 +138,8 @@ impl Session<'_> {
         if before > log.made.seq {
             self.give_up(index, LogCause::RolledBack);
         } else if before < log.acked.seq && has_spool {
-            let is_all = log.acked.seq == log.made.seq;
-            let seq = if is_all { log.acked.seq } else { log.acked.seq + 1 };
-            self.locate(index, Find::SegmentOf(seq), grant);
+            let find = self.find_of_server_behind(index, before);
+            self.locate(index, find, grant);
         } else if before < log.acked.seq {
             // Every chunk of such a log opens by itself.
             self.jump_to(now, index, (before, grant.chain), log.acked);
@@ -153,6 +153,21 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Where to go on with a server that lacks what was acknowledged: behind what it has, where it
+    /// lost the rest itself and that is still held; else in the segment that is not acknowledged.
+    fn find_of_server_behind(&self, index: usize, before: u64) -> Find {
+        let outbox = &self.outboxes[index];
+        let log = outbox.sending();
+        let cause =
+            self.server().map(|server| outbox.hole_cause(server, before + 1, log.acked.seq));
+        if matches!(cause, Some(JumpCause::Lost(_))) && before + 1 >= log.first_seq {
+            let is_first = before < log.first_seq;
+            return if is_first { Find::SegmentOf(log.first_seq) } else { Find::Behind(before) };
+        }
+        let is_all = log.acked.seq == log.made.seq;
+        Find::SegmentOf(if is_all { log.acked.seq } else { log.acked.seq + 1 })
     }
 
     fn locate(&mut self, index: usize, find: Find, grant: &LogGrant) {
