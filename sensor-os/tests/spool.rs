@@ -62,7 +62,7 @@ fn append(spool: &mut Spool, sort: Sort, bytes: usize) -> Result<Place, SpoolErr
 
 /// `count` chunks, every fifth of them a keyframe.
 fn fill(spool: &mut Spool, count: u64, bytes: usize) -> Vec<Place> {
-    let sort = |at: u64| if at % 5 == 0 { Sort::Keyframe } else { Sort::Delta };
+    let sort = |at: u64| if at.is_multiple_of(5) { Sort::Keyframe } else { Sort::Delta };
     (0..count).map(|at| append(spool, sort(at), bytes).unwrap()).collect()
 }
 

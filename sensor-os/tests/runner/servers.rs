@@ -1,6 +1,5 @@
 //! A Registration and a Detection server in memory: real TLS sockets, the servers' own delivery.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -218,23 +217,21 @@ fn serve(executor: &Executor, shared: &Shared, role: Role) -> (SocketAddr, Shutd
     (address, trigger)
 }
 
-fn answer(
+async fn answer(
     shared: Shared,
     _: Caller,
     method: Method,
     body: Vec<u8>,
-) -> impl Future<Output = Result<Vec<u8>, Failure>> + Send {
-    async move {
-        match method {
-            Method::ENROL => enrol(&shared, &body),
-            Method::ASSIGN => {
-                let mut memory = shared.lock();
-                memory.questions += 1;
-                let address = memory.detection.unwrap().to_string();
-                to_body(&Assignment { server: DETECTION, name: "d1", address: &address })
-            }
-            _ => Err(Failure::new(Code::UNSUPPORTED, "not here")),
+) -> Result<Vec<u8>, Failure> {
+    match method {
+        Method::ENROL => enrol(&shared, &body),
+        Method::ASSIGN => {
+            let mut memory = shared.lock();
+            memory.questions += 1;
+            let address = memory.detection.unwrap().to_string();
+            to_body(&Assignment { server: DETECTION, name: "d1", address: &address })
         }
+        _ => Err(Failure::new(Code::UNSUPPORTED, "not here")),
     }
 }
 
