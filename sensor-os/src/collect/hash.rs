@@ -27,8 +27,8 @@ use crate::sys::wait::Wake;
 pub(crate) enum Reach {
     /// By a descriptor, which always works.
     Open,
-    /// By a process that runs it, which works as long as it does.
-    Process,
+    /// By the process with this number, which works as long as it runs the file.
+    Process(u32),
 }
 
 /// A hash that was asked for.
@@ -147,13 +147,11 @@ impl Hasher {
         true
     }
 
-    /// Asks for the hash of the image of a process.
+    /// Asks for the hash of the image of a process. Many processes of one image may ask: any may end
+    /// before its turn, and the image is read once.
     pub(crate) fn hash_process(&self, identity: FileIdentity, pid: u32) {
-        let mut work = lock(&self.shared.work);
-        if !work.processes.iter().any(|(waiting, _)| *waiting == identity) {
-            work.processes.push_back((identity, pid));
-            self.shared.more.notify_one();
-        }
+        lock(&self.shared.work).processes.push_back((identity, pid));
+        self.shared.more.notify_one();
     }
 
     /// The next hash that is there.
@@ -198,6 +196,7 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
         let hash = hash_file(&file, &identity, || Next::unless(lock(&shared.work).closing));
         answer(Reach::Open, identity, hash);
     };
+    let mut read = HashCache::default();
     while hash_open_ones() == Next::Continue {
         let work = lock(&shared.work);
         let idle =
@@ -208,9 +207,13 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
         }
         let Some((identity, pid)) = work.processes.pop_front() else { continue };
         drop(work);
-        let file = open_image(identity, pid);
-        let hash = file.and_then(|file| hash_file(&file, &identity, hash_open_ones));
-        answer(Reach::Process, identity, hash);
+        let known = read.hash_of(&identity);
+        let hash =
+            known.or_else(|| hash_file(&open_image(identity, pid)?, &identity, hash_open_ones));
+        if let Some(hash) = hash {
+            read.remember(identity, hash);
+        }
+        answer(Reach::Process(pid), identity, hash);
     }
 }
 
@@ -289,10 +292,10 @@ mod tests {
     #[test]
     fn a_file_that_is_asked_for_both_ways_is_not_given_up_when_one_fails() {
         let mut hashing = Hashing::default();
-        hashing.asked(identity(1), Reach::Process);
+        hashing.asked(identity(1), Reach::Process(7));
         hashing.asked(identity(1), Reach::Open);
         let answer = |reach, hash| Hashed { reach, identity: identity(1), hash };
-        assert!(!hashing.settle(&answer(Reach::Process, Hash::Unseen)));
+        assert!(!hashing.settle(&answer(Reach::Process(7), Hash::Unseen)));
         assert!(hashing.has(&identity(1), Reach::Open));
         assert!(hashing.settle(&answer(Reach::Open, Hash::Unseen)));
         assert!(!hashing.has(&identity(1), Reach::Open));

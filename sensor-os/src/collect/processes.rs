@@ -268,7 +268,7 @@ impl ProcessCollector {
             }
             _ => {
                 // Too many are open already: this one is reached by its process, if that lives.
-                self.hashing.asked(identity, Reach::Process);
+                self.hashing.asked(identity, Reach::Process(open.pid));
                 self.hasher.hash_process(identity, open.pid);
                 Hash::Awaited
             }
@@ -401,8 +401,8 @@ impl ProcessCollector {
         if let Some(hash) = self.memory.cache.hash_of(&identity) {
             let now_ns = clock::boottime_ns();
             self.memory.join.handle_hash(now_ns, identity, Hash::Known(hash));
-        } else if !self.hashing.has(&identity, Reach::Process) {
-            self.hashing.asked(identity, Reach::Process);
+        } else if !self.hashing.has(&identity, Reach::Process(key.pid)) {
+            self.hashing.asked(identity, Reach::Process(key.pid));
             self.hasher.hash_process(identity, key.pid);
         }
     }
