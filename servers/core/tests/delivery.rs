@@ -475,6 +475,19 @@ fn frame<'a>(message: &Message<'_>, buffer: &'a mut [u8]) -> Frame<'a> {
 }
 
 #[test]
+fn a_name_that_would_spoil_a_table_or_a_record_is_refused() {
+    let long = "n".repeat(256);
+    for (name, is_taken) in [("", true), (&long[..255], true), (&long, false), ("a\nb", false)] {
+        let (sensor, mut receiver, mut session) = (Sensor::new(LOG), receiver(), session());
+        let mut buffer = [0; 1024];
+        let greeting = Hello { name, ..hello(sensor.head(1, 0)) };
+        let greeting = frame(&Message::Hello(greeting), &mut buffer);
+        let event = session.handle_frame((0, 7), &greeting, &mut receiver);
+        assert_eq!(event.is_ok(), is_taken, "{name:?}");
+    }
+}
+
+#[test]
 fn a_session_greets_first_and_pings_the_silent() {
     let (sensor, mut receiver, mut session) = (Sensor::new(LOG), receiver(), session());
     let mut buffer = [0; 512];

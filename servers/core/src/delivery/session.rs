@@ -13,7 +13,9 @@ use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Frame;
 use lapwing_protocol::hello::{Hello, HelloAck, Memory, PROTOCOL_VERSION};
 use lapwing_protocol::id::{BootId, ServerId};
-use lapwing_protocol::limits::{FRAME_BYTES_MAX, IDLE_MS_MAX, PING_MS, RECEIVE_BYTES_MIN};
+use lapwing_protocol::limits::{
+    FRAME_BYTES_MAX, IDLE_MS_MAX, NAME_BYTES_MAX, PING_MS, RECEIVE_BYTES_MIN,
+};
 use lapwing_protocol::message::Message;
 
 use super::limits::OUTGOING_MAX;
@@ -183,7 +185,9 @@ impl Session {
         if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
             return Err(PeerFault::Version);
         }
-        if (hello.receive_bytes_max as usize) < RECEIVE_BYTES_MIN {
+        let texts = [hello.agent, hello.name, hello.os];
+        let is_short = (hello.receive_bytes_max as usize) < RECEIVE_BYTES_MIN;
+        if is_short || !texts.into_iter().all(is_text) {
             return Err(PeerFault::Malformed);
         }
         self.receive_bytes_max = (hello.receive_bytes_max as usize).min(FRAME_BYTES_MAX);
@@ -300,6 +304,11 @@ impl Session {
             self.outgoing.push_back(frame);
         }
     }
+}
+
+/// Whether `text` may stand in a record, a table and a log line.
+fn is_text(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 fn frame_of(message: &Message<'_>) -> Option<Vec<u8>> {
