@@ -148,7 +148,7 @@ pub(crate) struct OwnRequest {
 pub struct Receipt(Receiver<Stored>);
 
 impl Receipt {
-    /// Waits until a Detection server has the fact on its disk, or until it is known that none will.
+    /// Waits until a Detection server has the fact on its disk, or it is known that none will.
     pub async fn stored(self) -> Stored {
         self.0.recv().await.unwrap_or(Stored::Lost)
     }

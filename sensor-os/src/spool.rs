@@ -5,8 +5,8 @@
 //! of this process loses nothing; when it outlives a power cut is a matter of policy.
 //!
 //! Not here: when a chunk is made or sent, and what a Jump says ([`crate::runner`] and the core).
-//! Invariants: bytes never exceed the bound; an old log is never appended to after an unclean start;
-//! a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
+//! Invariants: bytes never exceed the bound; an old log is never appended to after an unclean
+//! start; a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
 
 pub(crate) mod decode;
 mod error;
@@ -317,8 +317,8 @@ impl Spool {
         self.lanes.iter_mut().filter_map(|logs| logs.current.as_mut()).try_for_each(LogFolder::sync)
     }
 
-    /// Reads the chunk `seq` of a log into `chunk`, and says what place is behind it; `None` when it
-    /// is not there or is damaged.
+    /// Reads the chunk `seq` of a log into `chunk`, and says what place is behind it; `None` when
+    /// it is not there or is damaged.
     ///
     /// # Errors
     /// The file system refuses.
@@ -426,7 +426,7 @@ impl Spool {
         logs.find(|known| known.log == log).map_or(Vec::new(), |log| log.progress.stored.clone())
     }
 
-    /// `server` stored everything of a log up to `acked`, and backed up everything up to `safe_seq`.
+    /// `server` stored everything of a log up to `acked`, and backed it up to `safe_seq`.
     pub fn handle_stored(
         &mut self,
         (lane, log): (Lane, LogId),
@@ -453,8 +453,8 @@ impl Spool {
         self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::save_progress)
     }
 
-    /// Ends in good order: syncs everything and leaves the mark by which the next start goes on with
-    /// the same logs.
+    /// Ends in good order: syncs everything and leaves the mark by which the next start goes on
+    /// with the same logs.
     ///
     /// # Errors
     /// The file system refuses; the next start then takes this one for unclean.

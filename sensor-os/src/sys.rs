@@ -1,11 +1,11 @@
 //! What the operating system is asked for, as safe functions.
 //!
-//! This module and the files below it are the only place in Lapwing where `unsafe` may stand; every
-//! block says why it is sound. It is a thin layer: it opens, reads and decodes what the kernel gives,
-//! and decides nothing. What the answers mean is decided in `collect`.
+//! This module and the files below it are the only place in Lapwing where `unsafe` may stand;
+//! every block says why it is sound. It is a thin layer: it opens, reads and decodes what the
+//! kernel gives, and decides nothing. What the answers mean is decided in `collect`.
 //!
-//! Invariant: nothing here panics on what the kernel or a peer on the network wrote; a short or odd
-//! record is skipped or is an error.
+//! Invariant: nothing here panics on what the kernel or a peer on the network wrote; a short or
+//! odd record is skipped or is an error.
 
 #[cfg(target_os = "linux")]
 pub(crate) mod bpf;

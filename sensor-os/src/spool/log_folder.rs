@@ -254,7 +254,8 @@ impl LogFolder {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Writes a chunk behind the last one and says how many bytes that took. On an error the file is as it was, or is closed.
+    /// Writes a chunk behind the last one and says how many bytes that took. On an error the file
+    /// is as it was, or is closed.
     pub(super) fn append(
         &mut self,
         chunk: &[u8],
@@ -454,7 +455,8 @@ fn find_segments(
     Ok((found.into(), is_cut))
 }
 
-/// Reads the last file to its end: the place behind its last whole record, and whether more follows.
+/// Reads the last file to its end: the place behind its last whole record, and whether more
+/// follows.
 fn scan(folder: &Path, segment: &Segment) -> io::Result<(Place, bool)> {
     let raw = File::open(folder.join(file_name(segment.first_seq())))?;
     let mut file = BufReader::with_capacity(64 << 10, &raw);

@@ -1,7 +1,7 @@
 //! Looking into a spool from outside, while a sensor runs on it or not: what `spool` shows.
 //!
-//! Reads files and changes none. Invariant: what vanishes or is torn while it is read ends that file
-//! and nothing else.
+//! Reads files and changes none. Invariant: what vanishes or is torn while it is read ends that
+//! file and nothing else.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};

@@ -14,7 +14,7 @@ use lapwing_protocol::command::{Action, Outcome};
 use lapwing_protocol::element::{Type, Value as FieldValue, command_outcome, service};
 use lapwing_protocol::id::Lane;
 use lapwing_protocol::op::{Op, OpReader, RawValue};
-use lapwing_sensor_os::config::Collect;
+use lapwing_sensor_os::config::{Collect, Size};
 use lapwing_sensor_os::status::{State, Status};
 use lapwing_sensor_os::{Agent, AgentError, Config, Ended, Handle, OwnFact, OwnKind};
 use serde_json::Value;
@@ -281,6 +281,44 @@ fn a_restart_is_told_before_it_happens() {
     until("its outcome", || (!outcomes(&servers).is_empty()).then_some(()));
     sensor.stop();
     assert_eq!(outcomes(&servers), [(1, Outcome::Done as u64)]);
+}
+
+#[test]
+fn at_the_bound_of_the_spool_the_oldest_goes_and_the_server_learns_how_much() {
+    let servers = Servers::start();
+    let state = tempfile::tempdir().unwrap();
+    let sensor = Running::start(&servers, state.path());
+    sensor.store("online");
+    sensor.stop();
+    let assignment = std::fs::read(state.path().join("assignment")).unwrap();
+    std::fs::remove_file(state.path().join("assignment")).unwrap();
+
+    // Nobody answers while much more is seen than the spool holds.
+    let text = config(&servers, state.path(), "");
+    let text = text.replace(&servers.registration.to_string(), "127.0.0.1:9");
+    let mut offline = Config::parse("/sensor.toml".as_ref(), &text).unwrap();
+    offline.spool.max = Size(400_000);
+    let door = OwnKind::event(DOOR, "door").feature(3, "name", Type::Text);
+    let agent = Agent::builder(offline).collect(Collect::none()).define(door).build().unwrap();
+    let handle = agent.handle();
+    let thread = std::thread::spawn(move || smol::block_on(agent.run()));
+    let names = (0..1_000).map(|at| format!("{at:04} {}", "x".repeat(1_000)));
+    for name in names {
+        handle.send(OwnFact::event(DOOR).text(3, &name)).unwrap();
+    }
+    handle.stop();
+    thread.join().unwrap().unwrap();
+    let status = Status::read(state.path()).unwrap();
+    assert!(status.spool_bytes <= 400_000 && status.facts_lost > 0, "{status:?}");
+    std::fs::write(state.path().join("assignment"), assignment).unwrap();
+
+    let sensor = Running::start(&servers, state.path());
+    sensor.store("online again");
+    sensor.stop();
+    let dropped = servers.jumped(Lane::Bulk);
+    let stored: u64 = servers.chunks(Lane::Bulk).iter().map(|(.., facts)| facts).sum();
+    assert!(dropped > 0);
+    assert_eq!(stored + dropped, 1_002, "stored {stored}, dropped {dropped}");
 }
 
 fn service_fact(at: usize, state: &str) -> OwnFact {

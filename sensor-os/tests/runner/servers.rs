@@ -18,11 +18,13 @@ use lapwing_net::tls::{Credentials, Plane, ServerPlanes};
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Action, Command, CommandNumber};
+use lapwing_protocol::delivery::JumpCause;
 use lapwing_protocol::enrol::{EnrolRequest, Enrolled};
 use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::FRAME_BYTES_MAX;
+use lapwing_protocol::op::DropReason;
 use lapwing_protocol::registration::Assignment;
 use lapwing_server_core::delivery::{
     Entry, EntryKind, Greeting, Offerings, Receiver, Session, SessionEvent,
@@ -141,6 +143,21 @@ impl Servers {
         let command = Command { number, expires_after_ms: 30_000, action };
         self.orders.try_send(Order::Send(command)).unwrap();
         number.seq
+    }
+
+    /// Facts of a lane in the holes that were announced as dropped by the spool's bound.
+    pub(crate) fn jumped(&self, lane: Lane) -> u64 {
+        let memory = self.memory();
+        let jumps = memory.entries.iter().filter(|entry| entry.lane == lane);
+        jumps
+            .filter_map(|entry| match entry.kind {
+                EntryKind::Jump { first_index, to_index, cause, .. } => {
+                    assert_eq!(cause, JumpCause::Dropped(DropReason::SpoolFull));
+                    to_index.map(|to| to + 1 - first_index)
+                }
+                EntryKind::Chunk { .. } => None,
+            })
+            .sum()
     }
 
     /// The chunks of a lane as they were stored.
