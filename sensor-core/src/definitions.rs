@@ -32,8 +32,13 @@ impl<'a> Definitions<'a> {
         Self { bytes, length: 0, count: 0 }
     }
 
-    /// Adds a kind; one that is defined already in the same words changes nothing.
-    pub(crate) fn define(&mut self, definition: &Definition<'_>) -> Result<(), DefineError> {
+    /// Adds a kind; one that is defined already in the same words changes nothing. Its op takes at
+    /// most `op_bytes_max`: one that fits no chunk could never be sent.
+    pub(crate) fn define(
+        &mut self,
+        definition: &Definition<'_>,
+        op_bytes_max: usize,
+    ) -> Result<(), DefineError> {
         check(definition)?;
         if let Some((_, known)) = self.find(definition.kind) {
             return if known == *definition { Ok(()) } else { Err(DefineError::Redefined) };
@@ -43,7 +48,8 @@ impl<'a> Definitions<'a> {
         }
         let room = self.bytes.get_mut(self.length..).unwrap_or_default();
         let (head, body) = room.split_at_mut_checked(2).ok_or(DefineError::Full)?;
-        let bound = body.len().min(VALUE_BYTES_MAX);
+        let fitting = op_bytes_max.saturating_sub(DEFINE_OVERHEAD_BYTES);
+        let bound = body.len().min(VALUE_BYTES_MAX).min(fitting);
         let length = to_slice(definition, &mut body[..bound]).map_err(|_| DefineError::Full)?.len();
         head.copy_from_slice(&(length as u16).to_le_bytes());
         self.length += 2 + length;
@@ -150,10 +156,10 @@ mod tests {
         let (mut memory, mut first, mut second) = ([0; 64], [0; 64], [0; 64]);
         let mut definitions = Definitions::new(&mut memory);
         let key = definition(&[feature(3, Role::Key)], &mut first);
-        assert_eq!(definitions.define(&key), Ok(()));
-        assert_eq!(definitions.define(&key), Ok(()));
+        assert_eq!(definitions.define(&key, 512), Ok(()));
+        assert_eq!(definitions.define(&key, 512), Ok(()));
         let other = definition(&[feature(3, Role::Key), feature(4, Role::Property)], &mut second);
-        assert_eq!(definitions.define(&other), Err(DefineError::Redefined));
+        assert_eq!(definitions.define(&other, 512), Err(DefineError::Redefined));
         let mut features = Vec::new();
         let spec = definitions.spec(Kind(0x8001), &mut features).unwrap();
         assert_eq!((spec.name, spec.features.len()), ("door", 1));
@@ -189,7 +195,7 @@ mod tests {
         let (mut memory, mut buffer) = ([0; 8], [0; 64]);
         let mut definitions = Definitions::new(&mut memory);
         let key = definition(&[feature(3, Role::Key)], &mut buffer);
-        assert_eq!(definitions.define(&key), Err(DefineError::Full));
+        assert_eq!(definitions.define(&key, 512), Err(DefineError::Full));
         assert_eq!(definitions.encoded().count(), 0);
     }
 }

@@ -33,7 +33,7 @@ pub enum DefineError {
     Malformed,
     /// The kind is defined already, and otherwise; that takes a new log.
     Redefined,
-    /// The memory lent for definitions is full.
+    /// The memory lent for definitions is full, or a chunk has no room for this one.
     Full,
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for DefineError {
         f.write_str(match self {
             Self::Malformed => "the kind is built in or its description is not well formed",
             Self::Redefined => "the kind is defined already, and otherwise",
-            Self::Full => "the memory lent for definitions is full",
+            Self::Full => "neither a chunk nor the memory for definitions has room for it",
         })
     }
 }

@@ -90,7 +90,12 @@ impl<'a> Press<'a> {
 
     /// Room for an op of `kind` in an empty chunk.
     pub(crate) fn op_bytes_max(&self, kind: Kind, context: &Context<'_, '_>) -> usize {
-        self.chunker.op_bytes_max(context.definitions.op_bytes(kind))
+        self.op_bytes_max_of(context.definitions.op_bytes(kind))
+    }
+
+    /// Room for an op in a chunk that is empty but for a preamble and definitions.
+    pub(crate) fn op_bytes_max_of(&self, definition_bytes: usize) -> usize {
+        self.chunker.op_bytes_max(definition_bytes)
     }
 
     pub(crate) fn segment_seq(&self) -> u64 {

@@ -8,7 +8,7 @@
 //! before the table changes; between a keyframe's parts stands no other op.
 
 use lapwing_protocol::chunk::ChunkFlags;
-use lapwing_protocol::element::{Change, Fact, Feature, Kind, KindSpec, Value};
+use lapwing_protocol::element::{Change, Definition, Fact, Feature, Kind, KindSpec, Value};
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::{BootId, LogId};
 use lapwing_protocol::op::{DropReason, Literal, RowChange, op_bytes_max};
@@ -17,7 +17,7 @@ use lapwing_protocol::row;
 use crate::chunker::Chunker;
 use crate::definitions::Definitions;
 use crate::delta::{Difference, FieldList, compare, fields_of, is_sound, merge};
-use crate::error::IntakeError;
+use crate::error::{DefineError, IntakeError};
 use crate::outbox::Outbox;
 use crate::press::{Context, Press};
 use crate::stats::Stats;
@@ -81,8 +81,9 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    pub(crate) fn definitions(&mut self) -> &mut Definitions<'a> {
-        &mut self.definitions
+    /// Takes in an agent's own kind, if a chunk can describe it.
+    pub(crate) fn define(&mut self, definition: &Definition<'_>) -> Result<(), DefineError> {
+        self.definitions.define(definition, self.press.op_bytes_max_of(0))
     }
 
     pub(crate) fn rows(&self) -> u32 {

@@ -200,7 +200,7 @@ impl<'a> Sensor<'a> {
     /// # Errors
     /// Why it was not taken.
     pub fn define(&mut self, definition: &Definition<'_>) -> Result<(), DefineError> {
-        self.engine.recorder.definitions().define(definition)
+        self.engine.recorder.define(definition)
     }
 
     /// What the next Hello says of collection.

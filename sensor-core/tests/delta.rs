@@ -335,6 +335,33 @@ fn a_fact_that_fits_no_chunk_or_no_kind_is_announced() {
 }
 
 #[test]
+fn a_kind_whose_description_fits_no_chunk_is_not_taken() {
+    let mut definitions = vec![0; 1_024];
+    let mut owned = Owned::new(&SMALL);
+    let mut storage = owned.storage();
+    storage.definitions = &mut definitions;
+    let mut sensor = Sensor::new(config(Memory::Disk), storage, logs()).unwrap();
+    let mut buffer = [0; 1_024];
+    let names: Vec<String> = (3..12).map(|number| format!("{number:_>60}")).collect();
+    let features = names.iter().zip(3..).map(|(name, number)| FeatureSpec {
+        feature: Feature(number),
+        name,
+        value_type: Type::U64,
+        role: Role::Property,
+    });
+    let large = Definition {
+        kind: Kind(0x8001),
+        name: "large",
+        nature: Nature::Event,
+        scope: Scope::Machine,
+        features: Items::encode(features, &mut buffer).unwrap(),
+    };
+    assert_eq!(sensor.define(&large), Err(DefineError::Full));
+    let small = Definition { features: Items::EMPTY, ..large };
+    assert_eq!(sensor.define(&small), Ok(()));
+}
+
+#[test]
 fn an_agents_own_kind_is_described_in_each_segment_and_in_each_chunk_that_stands_alone() {
     for (memory, descriptions) in [(Memory::Disk, 2), (Memory::RamOnly, 3)] {
         let mut owned = Owned::new(&SMALL);
