@@ -1,6 +1,7 @@
 //! The simulator, the journeys, and the tests of the house itself.
 #![forbid(unsafe_code)]
 
+pub mod browser;
 pub mod house;
 pub mod platform;
 pub mod simulator;

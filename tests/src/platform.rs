@@ -7,9 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::wait;
 
@@ -230,6 +231,42 @@ fn print_logs(folder: &Path) {
         let last = lines.len().saturating_sub(15);
         eprintln!("--- {}:\n{}", entry.path().display(), lines[last..].join("\n"));
     }
+}
+
+/// A copy of a program that nobody has seen before, and its SHA-256.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn fresh_program(folder: &Path, name: &str, original: &str) -> (PathBuf, String) {
+    use std::fmt::Write as _;
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    let mut bytes = std::fs::read(original).expect("the original");
+    let unique = format!("{:?}{}", Instant::now(), path.display());
+    bytes.extend_from_slice(&Sha256::digest(unique.as_bytes())[..16]);
+    std::fs::write(&path, &bytes).expect("a copy");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("it may run");
+    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    (path, hash)
+}
+
+/// Whether the sensor may see what a journey needs; says SKIPPED where not.
+///
+/// # Panics
+/// When it may not and `LAPWING_REQUIRE=all`.
+#[must_use]
+pub fn may_see(test: &str) -> bool {
+    let output = Command::new("id").arg("-u").output().expect("id runs");
+    let is_root = output.stdout.trim_ascii() == b"0";
+    if !is_root {
+        let reason = "it needs root: the sensor sees short-lived programs only then";
+        crate::house::require::skip(test, reason);
+    }
+    is_root
 }
 
 /// Sends a signal by its name to a process of this test.

@@ -13,13 +13,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When `limit` has passed without an answer; the message names `what`.
-pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, limit: Duration, look: impl FnMut() -> Option<T>) -> T {
+    let found = attempt(limit, look);
+    found.unwrap_or_else(|| panic!("waited {limit:?} in vain for: {what}"))
+}
+
+/// Looks until `look` answers something, and returns it; `None` when `limit` has passed.
+pub fn attempt<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(found) = look() {
+        let found = look();
+        if found.is_some() || Instant::now() >= deadline {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {limit:?} in vain for: {what}");
         thread::sleep(PAUSE);
     }
 }

@@ -4,45 +4,14 @@
 //! They need root: without it the sensor sees less than they ask for.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use lapwing_tests::house::require;
-use lapwing_tests::platform::{PATIENCE, Platform, signal};
+use lapwing_tests::platform::{PATIENCE, Platform, fresh_program, may_see, signal};
 use lapwing_tests::wait;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-
-/// Whether the sensor may see what these journeys need.
-fn may_see(test: &str) -> bool {
-    let output = Command::new("id").arg("-u").output().expect("id runs");
-    let is_root = output.stdout.trim_ascii() == b"0";
-    if !is_root {
-        require::skip(test, "it needs root: the sensor sees short-lived programs only then");
-    }
-    is_root
-}
-
-/// A copy of a program that nobody has seen before, and its SHA-256.
-fn fresh_program(folder: &Path, name: &str, original: &str) -> (PathBuf, String) {
-    let path = folder.join(name);
-    let mut bytes = std::fs::read(original).expect("the original");
-    let unique = format!("{:?}{}", Instant::now(), path.display());
-    bytes.extend_from_slice(&Sha256::digest(unique.as_bytes())[..16]);
-    std::fs::write(&path, &bytes).expect("a copy");
-    let mut permissions = std::fs::metadata(&path).expect("the copy").permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
-    std::fs::set_permissions(&path, permissions).expect("it may run");
-    let hash = Sha256::digest(&bytes).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
-    (path, hash)
-}
 
 /// Waits for the MalOp whose root cause holds `cause`, and says how long it took.
 fn malop_about(platform: &Platform, cause: &str) -> Value {
@@ -204,30 +173,32 @@ fn what_dies_is_started_again_and_nothing_is_missing() {
     assert!(Command::new(&program).status().expect("it runs").success());
     element(&platform, &format!("process where image_hash = \"{hash}\""));
 
-    for kind in ["detection", "sensor"] {
-        let ready = platform.ready();
-        let pid = match kind {
-            "detection" => ready["detection"][0]["pid"].as_u64(),
-            _ => ready["sensor"]["pid"].as_u64(),
-        };
-        let pid = u32::try_from(pid.expect("a pid")).expect("a pid");
-        signal(pid, "KILL");
-        wait::until(&format!("another {kind}"), PATIENCE, || {
-            let ready = platform.ready();
-            let now = match kind {
-                "detection" => ready["detection"][0]["pid"].as_u64(),
-                _ => ready["sensor"]["pid"].as_u64(),
-            };
-            now.filter(|now| *now != u64::from(pid))
-        });
-        let (program, hash) = fresh_program(platform.folder(), kind, "/bin/true");
-        wait::until(&format!("facts after the {kind} came back"), PATIENCE, || {
-            Command::new(&program).status().ok()?;
-            let query = format!("process where image_hash = \"{hash}\"");
-            let answer = platform.try_ctl(&["elements", "query", &query])?;
-            answer["rows"].as_array()?.first().cloned()
+    let pid_of = |name: &str| {
+        let rows = platform.try_ctl(&["servers", "list"])?;
+        let row = rows.as_array()?.iter().find(|row| row["name"] == name)?.clone();
+        (row["status"] == "up").then(|| row["pid"].as_u64()).flatten()
+    };
+    let names: Vec<String> = platform
+        .rows(&["servers", "list"])
+        .iter()
+        .filter_map(|row| row["name"].as_str().map(str::to_owned))
+        .collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in &names {
+        let pid = wait::until(&format!("{name} to be up"), PATIENCE, || pid_of(name));
+        signal(u32::try_from(pid).expect("a pid"), "KILL");
+        wait::until(&format!("another {name}"), PATIENCE, || {
+            pid_of(name).filter(|now| *now != pid)
         });
     }
+    platform.sensor_online();
+    let (after, after_hash) = fresh_program(platform.folder(), "after", "/bin/true");
+    wait::until("facts after all of them came back", PATIENCE, || {
+        Command::new(&after).status().ok()?;
+        let query = format!("process where image_hash = \"{after_hash}\"");
+        let answer = platform.try_ctl(&["elements", "query", &query])?;
+        answer["rows"].as_array()?.first().cloned()
+    });
     // What was acknowledged before is still there, once.
     let exported = platform.ctl_output(&["events", "export"]);
     assert!(exported.status.success());
