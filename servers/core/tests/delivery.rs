@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags, ChunkHeader};
-use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, NackReason};
+use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, NackReason, Pong};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::frame::{Frame, FrameKind};
 use lapwing_protocol::hello::{
@@ -494,6 +494,9 @@ fn a_session_greets_first_and_pings_the_silent() {
     let chunk = Frame { kind: FrameKind(3), skippable: false, body: &Sensor::new(LOG).chunk(0) };
     let early = session.handle_frame((0, 0), &chunk, &mut receiver);
     assert_eq!(early, Err(PeerFault::OutOfPlace));
+    let pong = Message::Pong(Pong { nonce: 1 });
+    let event = session.handle_frame((0, 0), &frame(&pong, &mut buffer), &mut receiver);
+    assert_eq!(event, Ok(None), "a Ping may be answered at any time");
     let greeting = Message::Hello(hello(sensor.head(1, 0)));
     let event = session.handle_frame((0, 7), &frame(&greeting, &mut buffer), &mut receiver);
     assert!(

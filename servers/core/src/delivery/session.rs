@@ -141,7 +141,8 @@ impl Session {
             _ => PeerFault::Malformed,
         })?;
         let Some(message) = message else { return Ok(None) };
-        if !self.greeted && !matches!(message, Message::Hello(_) | Message::Ping(_)) {
+        let is_early = !matches!(message, Message::Hello(_) | Message::Ping(_) | Message::Pong(_));
+        if !self.greeted && is_early {
             return Err(PeerFault::OutOfPlace);
         }
         let entry = match message {
