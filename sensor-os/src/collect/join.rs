@@ -285,7 +285,7 @@ impl Join {
             if process.due_ns != Some(due_ns) {
                 continue;
             }
-            if process.ending.is_some() && process.told {
+            if process.give_up_ns.is_some_and(|give_up_ns| give_up_ns <= now_ns) {
                 // Its hash did not come in time.
                 process.program.hash = Hash::Unseen;
                 self.awaiting.remove(&key);
@@ -393,11 +393,15 @@ impl Join {
 
     /// Ends a process that has ended, unless its hash is still to come.
     fn finish(&mut self, now_ns: u64, key: ProcessKey) {
-        let Some(process) = self.ending.get(&key) else { return };
-        if self.awaiting.contains(&key) {
-            // Told in time without its hash; its end waits longer.
-            let patience = if process.told { ENDED_HASH_PATIENCE } else { HASH_PATIENCE };
-            self.schedule(key, now_ns.saturating_add(nanos(patience)));
+        let awaits = self.awaiting.contains(&key);
+        let Some(process) = self.ending.get_mut(&key) else { return };
+        if awaits {
+            let patience_ns = now_ns.saturating_add(nanos(ENDED_HASH_PATIENCE));
+            let give_up_ns = *process.give_up_ns.get_or_insert(patience_ns);
+            // What is not told yet is told in time, without its hash; its end waits longer.
+            if process.due_ns.is_none() {
+                self.schedule(key, give_up_ns);
+            }
             return;
         }
         if !process.told || process.due_ns.is_some() {

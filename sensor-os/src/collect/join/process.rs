@@ -110,6 +110,8 @@ pub(crate) struct Process {
     pub(crate) program: Program,
     pub(super) told: bool,
     pub(super) due_ns: Option<u64>,
+    /// When an ended process waits no longer for its hash.
+    pub(super) give_up_ns: Option<u64>,
     pub(super) ending: Option<Ending>,
 }
 
@@ -131,6 +133,7 @@ impl Process {
             program: Program::default(),
             told: false,
             due_ns: None,
+            give_up_ns: None,
             ending: None,
         }
     }
@@ -151,6 +154,7 @@ impl Process {
             start_seen: true,
             told: false,
             due_ns: None,
+            give_up_ns: None,
             ending: None,
             ..base
         };

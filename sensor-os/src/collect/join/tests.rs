@@ -118,6 +118,23 @@ fn a_late_hash_is_told_after_the_start_and_before_the_end() {
 }
 
 #[test]
+fn a_copy_that_was_told_and_then_executes_and_ends_waits_for_its_hash_too() {
+    let mut join = with_shell();
+    join.handle_fork(0, (CHILD, SHELL), 0, None);
+    join.handle_timeout(join.poll_timeout().unwrap());
+    assert_eq!(path(process(&drain(&mut join)[0])), "/bin/sh");
+    join.handle_open(30 * MS, CHILD, opened("/tmp/x", ProgramFormat::Static, Hash::Awaited));
+    join.handle_exec(30 * MS, CHILD, 30 * MS, None);
+    join.handle_exit(30 * MS, CHILD, 30 * MS, Some(0));
+    join.handle_timeout(join.poll_timeout().unwrap());
+    assert_eq!(process(&drain(&mut join)[0]).program.hash, Hash::Awaited);
+    join.handle_hash(1_000 * MS, image("/tmp/x").identity, Hash::Known([8; 32]));
+    let changes = drain(&mut join);
+    assert_eq!(process(&changes[0]).program.hash, Hash::Known([8; 32]));
+    assert_eq!(status(&changes[1]), Some(0));
+}
+
+#[test]
 fn an_end_does_not_wait_for_ever_for_a_hash() {
     let mut join = with_shell();
     join.handle_open(0, CHILD, opened("/tmp/big", ProgramFormat::Static, Hash::Awaited));
