@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! Not here: how it runs ([`crate::runner`]). Invariant: nothing starts before [`Agent::run`], and
+//! Not here: how it runs (`runner`). Invariant: nothing starts before [`Agent::run`], and
 //! what it started is stopped when that ends: collectors, files and one connection, no thread of
 //! its own beside the collectors'.
 

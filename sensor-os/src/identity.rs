@@ -9,7 +9,7 @@
 //! lock         held while a sensor runs on this folder
 //! ```
 //!
-//! Not here: how an identity is got ([`crate::enrol`]), the spool. Invariants: each file is
+//! Not here: how an identity is got (`enrol`), the spool. Invariants: each file is
 //! replaced by rename, synced before and after; one process at a time writes here; a file whose checksum is
 //! wrong is an error or, where it can be learned again, is told of and left out.
 

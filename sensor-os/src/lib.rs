@@ -1,6 +1,6 @@
 //! The sensor on an operating system: collectors, spool, TLS runner, and the command line.
 //!
-//! [`Agent`] is the front door for a program that links the sensor; [`cli`] is the command line
+//! [`Agent`] is the front door for a program that links the sensor; [`cli()`] is the command line
 //! that the binary `lapwing-sensor` and a multi-call binary host. What a sensor *decides* is in
 //! `lapwing-sensor-core`; this crate is its shell: it holds the clock, the disk, the sockets and
 //! the randomness that the core is handed as arguments.

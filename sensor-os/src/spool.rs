@@ -4,7 +4,7 @@
 //! numbers (SPL-...) stand in the tests. A chunk is appended before it is sent, always, so the end
 //! of this process loses nothing; when it outlives a power cut is a matter of policy.
 //!
-//! Not here: when a chunk is made or sent, and what a Jump says ([`crate::runner`] and the core).
+//! Not here: when a chunk is made or sent, and what a Jump says (`runner` and the core).
 //! Invariants: bytes never exceed the bound; an old log is never appended to after an unclean
 //! start; a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
 

@@ -1,6 +1,5 @@
 //! The calls that a Threat Intel server answers.
 
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -299,32 +298,30 @@ impl Intel {
 }
 
 impl Service for Intel {
-    fn call(
+    async fn call(
         &self,
         caller: Caller,
         method: Method,
         body: Vec<u8>,
-    ) -> impl Future<Output = Result<Vec<u8>, Failure>> + Send {
-        async move {
-            let role = caller.identity.map(|identity| identity.role);
-            match (caller.plane, method) {
-                (Plane::Peer, Method::CLASSIFY) => self.classify(&body).await,
-                (Plane::Peer, Method::REPUTATION_CHANGES) => self.changes(&body).await,
-                (Plane::Peer, Method::REPUTATIONS) => self.list(&body),
-                (Plane::Peer, Method::REPUTATION_PUT) => {
-                    self.may_change(role)?;
-                    self.put(&body).await
-                }
-                (Plane::Peer, Method::REPUTATION_REMOVE) => {
-                    self.may_change(role)?;
-                    self.remove(&body).await
-                }
-                (Plane::Peer, Method::STATUS) => self.status(),
-                _ => Err(Failure::new(
-                    Code::UNSUPPORTED,
-                    format!("a Threat Intel server has no method {} on this plane", method.0),
-                )),
+    ) -> Result<Vec<u8>, Failure> {
+        let role = caller.identity.map(|identity| identity.role);
+        match (caller.plane, method) {
+            (Plane::Peer, Method::CLASSIFY) => self.classify(&body).await,
+            (Plane::Peer, Method::REPUTATION_CHANGES) => self.changes(&body).await,
+            (Plane::Peer, Method::REPUTATIONS) => self.list(&body),
+            (Plane::Peer, Method::REPUTATION_PUT) => {
+                self.may_change(role)?;
+                self.put(&body).await
             }
+            (Plane::Peer, Method::REPUTATION_REMOVE) => {
+                self.may_change(role)?;
+                self.remove(&body).await
+            }
+            (Plane::Peer, Method::STATUS) => self.status(),
+            _ => Err(Failure::new(
+                Code::UNSUPPORTED,
+                format!("a Threat Intel server has no method {} on this plane", method.0),
+            )),
         }
     }
 }
