@@ -397,9 +397,10 @@ impl Program {
     }
 }
 
-/// A label that no other run of these tests looks up.
+/// A label that no other run of these tests looks up. Of fixed length: a shell writes a datagram in
+/// two where a length happens to be a line feed.
 fn unique(label: &str) -> String {
-    format!("{label}-{}", std::process::id())
+    format!("{label}-{:08}", std::process::id())
 }
 
 /// A question for the address of `label`.example.test.

@@ -39,8 +39,8 @@ pub(crate) struct Hashed {
     pub(crate) hash: Hash,
 }
 
-/// The files whose hash is being computed, and how each is reached: one may be asked for both ways, and
-/// only when all ways failed is its hash not to be had.
+/// The files whose hash is being computed, and how each is reached: one may be asked for both
+/// ways, and only when all ways failed is its hash not to be had.
 #[derive(Debug, Default)]
 pub(crate) struct Hashing {
     asked: BTreeMap<FileIdentity, Vec<Reach>>,
@@ -147,8 +147,8 @@ impl Hasher {
         true
     }
 
-    /// Asks for the hash of the image of a process. Many processes of one image may ask: any may end
-    /// before its turn, and the image is read once.
+    /// Asks for the hash of the image of a process. Many processes of one image may ask: any may
+    /// end before its turn, and the image is read once.
     pub(crate) fn hash_process(&self, identity: FileIdentity, pid: u32) {
         lock(&self.shared.work).processes.push_back((identity, pid));
         self.shared.more.notify_one();
@@ -184,8 +184,8 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
         let _ = hashed.send(Hashed { reach, identity, hash });
         wake.signal();
     };
-    // Open programs are small in number, mostly in size, and somebody waits for each: they go before
-    // the rest of a file that is reached by its process.
+    // Open programs are small in number, mostly in size, and somebody waits for each: they go
+    // before the rest of a file that is reached by its process.
     let hash_open_ones = || loop {
         let mut work = lock(&shared.work);
         if work.closing {

@@ -19,7 +19,8 @@ use super::{native, wait};
 const METADATA_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
 /// Linux's own bound for one file handle (`MAX_HANDLE_SZ`).
 const HANDLE_BYTES_MAX: usize = 128;
-/// Events of one reading whose file cannot be opened, before the reading itself is taken for failed.
+/// Events of one reading whose file cannot be opened, before the reading itself is taken for
+/// failed.
 const FAILURES_MAX: u32 = 64;
 const INFO_DIRECTORY_AND_NAME: u8 = 2;
 const INFO_OLD_DIRECTORY_AND_NAME: u8 = 10;
@@ -86,8 +87,8 @@ impl Group {
             let length = match wait::read_available(self.descriptor.as_fd(), &mut self.buffer) {
                 Ok(0) => return Ok(reading),
                 Ok(length) => length,
-                // The first event's file could not be opened for us (a bound on descriptors, a stale
-                // network file): that event is gone, those behind it are not.
+                // The first event's file could not be opened for us (a bound on descriptors, a
+                // stale network file): that event is gone, those behind it are not.
                 Err(error) => {
                     log::debug!("fanotify: an event's file cannot be opened: {error}");
                     reading = Reading::Lost;
