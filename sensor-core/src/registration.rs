@@ -223,9 +223,9 @@ impl Registrar {
         }
     }
 
-    /// The connection is gone; `reason` is why the sensor closed it, if it did. A server that greeted
-    /// can be reached, and one that stored something or held on for long is waited for from the
-    /// beginning again.
+    /// The connection is gone; `reason` is why the sensor closed it, if it did. A server that
+    /// greeted can be reached, and one that stored something or held on for long is waited for from
+    /// the beginning again.
     pub(crate) fn handle_lost(&mut self, now: Now, reason: Option<CloseReason>, served: Served) {
         let State::Connected { since_ns } = self.state else { return };
         if served == Served::Storing || now.is_past(since_ns, STABLE_MS) {

@@ -1,7 +1,7 @@
 //! A real browser for a test: headless Chromium, driven over WebDriver.
 //!
-//! Only what the journeys need: open, type, click, read, look. Chromium is kept from asking anything
-//! outside this machine.
+//! Only what the journeys need: open, type, click, read, look. Chromium is kept from asking
+//! anything outside this machine.
 
 #![allow(clippy::expect_used, reason = "a test fails where it stands")]
 

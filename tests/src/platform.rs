@@ -1,7 +1,7 @@
 //! The whole platform on this machine, for a test: `lapwing up` in a folder of its own.
 //!
-//! Everything goes through the commands that people use: the ready file, `lapwing ctl`, the metrics.
-//! A platform ends with its test: SIGTERM first, SIGKILL where that does not help.
+//! Everything goes through the commands that people use: the ready file, `lapwing ctl`, the
+//! metrics. A platform ends with its test: SIGTERM first, SIGKILL where that does not help.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use std::path::{Path, PathBuf};

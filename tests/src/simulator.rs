@@ -7,8 +7,8 @@
 //!
 //! Not here: TLS, real files and real sockets; journeys and the shells' own tests have those.
 //!
-//! Reading order: [`world`] (the loop), [`faults`] (what goes wrong), [`sensor`] and [`server`] (the
-//! two machines), [`oracle`] (what must hold at the end).
+//! Reading order: [`world`] (the loop), [`faults`] (what goes wrong), [`sensor`] and [`server`]
+//! (the two machines), [`oracle`] (what must hold at the end).
 
 pub mod chance;
 pub mod facts;

@@ -1,4 +1,5 @@
-//! Seeds through the simulator, with its coverage table; a failure prints the command that replays it.
+//! Seeds through the simulator, with its coverage table; a failure prints the command that replays
+//! it.
 
 use lapwing_tests::simulator::report::run_seeds;
 

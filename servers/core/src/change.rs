@@ -1,10 +1,11 @@
 //! A change: one op of a sensor, decoded, resolved and owned. What the graph lives on.
 //!
 //! The decoder makes changes out of chunks; nobody else does. Text is shared: a string that a
-//! chunk names by its slot is the same allocation each time, so it may be compared by pointer first.
+//! chunk names by its slot is the same allocation each time, so it may be compared by pointer
+//! first.
 
-use std::fmt;
 use core::net::IpAddr;
+use std::fmt;
 use std::sync::Arc;
 
 use lapwing_protocol::element::{Feature, Kind, KindSpec, Nature, Role, Scope, Type, Value};

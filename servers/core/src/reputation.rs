@@ -5,7 +5,8 @@
 //! kept until its time, and when Global cannot be reached it is kept longer and marked stale.
 //!
 //! Invariants: the list wins over what Global said; an indicator is in flight at most once; the
-//! number of indicators in memory is bounded (rule at the bound: what Global said longest ago goes).
+//! number of indicators in memory is bounded (rule at the bound: what Global said longest ago
+//! goes).
 
 mod list;
 
@@ -93,7 +94,8 @@ impl Consultation {
             self.in_flight.remove(key);
             let verdict = said.remove(key).unwrap_or_else(|| nobody_knows(now_ms, key));
             let time_ms = verdict.recheck_ms.saturating_sub(verdict.checked_ms);
-            // Global's clock may be wrong: only the length of its promise counts, and at most a day.
+            // Global's clock may be wrong: only the length of its promise counts, and at most a
+            // day.
             let time_ms = time_ms.clamp(60_000, RECHECK_MS);
             self.keep(now_ms, key.clone(), verdict, now_ms + time_ms);
         }

@@ -1,8 +1,8 @@
 //! The Threat Intel servers: what is known of hashes, addresses and domains.
 //!
-//! A Private server answers from the organisation's own list; only where that has no opinion does it
-//! ask Global, whose word it keeps. A Global server answers from its list. Both are this one crate;
-//! `server.role` in the configuration says which.
+//! A Private server answers from the organisation's own list; only where that has no opinion does
+//! it ask Global, whose word it keeps. A Global server answers from its list. Both are this one
+//! crate; `server.role` in the configuration says which.
 //!
 //! Not here: what counts as definitive, what is kept and for how long; that is
 //! `lapwing_server_core::reputation`. Invariants: an entry is durable before its reply; a change of

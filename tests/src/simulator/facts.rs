@@ -1,4 +1,5 @@
-//! What happens on the simulated machine: services change, processes come and go, names are looked up.
+//! What happens on the simulated machine: services change, processes come and go, names are looked
+//! up.
 //!
 //! Every fact carries a `source_seq`, counted here and nowhere else: the oracle's own count.
 

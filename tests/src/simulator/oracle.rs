@@ -1,4 +1,5 @@
-//! What must hold when a world has come to rest. Looks at the journal, never at a counter of the cores.
+//! What must hold when a world has come to rest. Looks at the journal, never at a counter of the
+//! cores.
 //!
 //! * every fact that happened, and that no kill or power cut took before it was on the disk, is in
 //!   the journal exactly once, in the log and at the index where the sensor put it;

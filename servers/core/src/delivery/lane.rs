@@ -109,8 +109,8 @@ impl LaneReceiver {
         }
     }
 
-    /// Where `log` stands on the disk, if entries of it are on their way there; else it stands where
-    /// its head says.
+    /// Where `log` stands on the disk, if entries of it are on their way there; else it stands
+    /// where its head says.
     fn durable(&self, log: LogId) -> Option<RetiredLog> {
         self.pending.iter().map(|pending| pending.before).find(|before| before.log == log)
     }

@@ -1,4 +1,5 @@
-//! What becomes of who misbehaves, comes too often or comes too late; and that nobody else feels it.
+//! What becomes of who misbehaves, comes too often or comes too late; and that nobody else feels
+//! it.
 
 use std::time::Duration;
 
