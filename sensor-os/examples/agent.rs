@@ -8,7 +8,8 @@
 //! cargo run -p lapwing-sensor-os --example agent -- my-agent.toml
 //! ```
 //!
-//! It collects nothing of the machine; a real agent chooses what of `Collect` it wants.
+//! Of the machine it collects no more than its name and system; a real agent chooses what of
+//! `Collect` it wants.
 
 use std::error::Error;
 use std::path::Path;
@@ -46,7 +47,7 @@ fn run(file: &Path) -> Result<(), Box<dyn Error>> {
         .feature(BADGE, "badge", Type::U64);
     let agent = Agent::builder(Config::load(file)?)
         .agent("door-agent/1.0")
-        .collect(Collect::none())
+        .collect(Collect { machine: true, ..Collect::none() })
         .define(kind)
         .build()?;
     let handle = agent.handle();

@@ -102,6 +102,8 @@ struct Runner<'m> {
     receipts: Vec<Receipt>,
     retries: Vec<Retry>,
     retry_due_ns: Option<u64>,
+    /// When the acknowledged places are to be written.
+    progress_due_ns: Option<u64>,
     fetched: Vec<u8>,
     frames: Vec<u8>,
     /// Bytes of connections that are over: sent, received.
@@ -200,6 +202,7 @@ impl Runner<'_> {
             self.sensor.poll_timeout(),
             self.spool.poll_timeout(),
             self.retry_due_ns,
+            self.progress_due_ns,
             self.status_due_ns(),
         ];
         let first = deadlines.into_iter().flatten().min()?;
@@ -243,6 +246,12 @@ impl Runner<'_> {
         }
         self.sync_if_due(now);
         self.tell_losses(now);
+        if is_due(self.progress_due_ns) {
+            self.progress_due_ns = None;
+            if let Err(error) = self.spool.note_progress() {
+                log::error!("{error}");
+            }
+        }
         if is_due(self.retry_due_ns) {
             self.retry_due_ns = None;
             for retry in std::mem::take(&mut self.retries) {

@@ -434,15 +434,30 @@ impl Spool {
         acked: Place,
         safe_seq: u64,
     ) {
-        if let Ok(log) = self.find(lane, log) {
-            let progress = &mut log.progress;
-            progress.note_stored(server, acked.seq);
-            if acked.seq >= progress.acked.seq {
-                progress.acked = acked;
-            }
-            progress.safe_seq = progress.safe_seq.max(safe_seq.min(acked.seq));
-            progress.holes.retain(|hole| hole.to_seq > acked.seq);
+        let Ok(known) = self.find(lane, log) else { return };
+        let progress = &mut known.progress;
+        progress.note_stored(server, acked.seq);
+        if acked.seq >= progress.acked.seq {
+            progress.acked = acked;
         }
+        progress.safe_seq = progress.safe_seq.max(safe_seq.min(acked.seq));
+        progress.holes.retain(|hole| hole.to_seq > acked.seq);
+        let is_safe = progress.safe_seq > 0;
+        let logs = &mut self.lanes[lane.index()];
+        if is_safe && logs.current.as_ref().is_some_and(|current| current.log == log) {
+            // Old logs are stored before the current one begins, and a backup leaves nothing out.
+            for old in logs.old.iter_mut().filter(|old| is_all_stored(old)) {
+                old.progress.safe_seq = old.made.seq;
+            }
+        }
+    }
+
+    /// Writes the acknowledged places for the next start of the process, without a sync.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn note_progress(&self) -> Result<(), SpoolError> {
+        self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::note_progress)
     }
 
     /// Makes the acknowledged places durable, so that a later start sends less twice.
@@ -466,6 +481,10 @@ impl Spool {
         let path = self.folder.join("clean");
         record::write(&path, &mark).map_err(|error| SpoolError::file("write", &path, error))
     }
+}
+
+fn is_all_stored(log: &LogFolder) -> bool {
+    log.progress.acked.seq >= log.made.seq
 }
 
 fn state(log: &LogFolder) -> LogState {

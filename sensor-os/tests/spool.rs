@@ -152,8 +152,12 @@ fn spl_003_after_an_unclean_start_the_old_log_is_sent_and_never_appended_to() {
     let new = LogId([4; 16]);
     spool.open_log(Lane::Bulk, new, LogCause::Unclean, Some(parent)).unwrap();
     append(&mut spool, Sort::Keyframe, 10).unwrap();
-    spool.handle_stored((Lane::Bulk, LOG), SERVER, places[6], 7);
+    spool.handle_drained(Lane::Bulk, LOG);
     assert_eq!(spool.tail(Lane::Bulk), None);
+    spool.retire(Lane::Bulk, None).unwrap();
+    assert_eq!(spool.newest_old(Lane::Bulk).unwrap().log, LOG, "stored, but in no backup yet");
+    let made = spool.current(Lane::Bulk).unwrap().made;
+    spool.handle_stored((Lane::Bulk, new), SERVER, made, 1);
     spool.retire(Lane::Bulk, None).unwrap();
     spool.close().unwrap();
 

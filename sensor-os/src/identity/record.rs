@@ -29,6 +29,15 @@ pub(crate) enum RecordError {
 
 /// Makes `value` durable under `path`.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    write_as(path, value, Durability::PowerCut)
+}
+
+/// Writes `value` under `path`, as durable as is asked.
+pub(crate) fn write_as<T: Serialize>(
+    path: &Path,
+    value: &T,
+    durability: Durability,
+) -> io::Result<()> {
     let mut bytes = vec![0; BYTES_MAX];
     let length = lapwing_protocol::error::to_slice(value, &mut bytes[HEAD_BYTES..])
         .map_err(io::Error::other)?
@@ -37,7 +46,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     bytes[0] = VERSION;
     let checksum = crc32c::crc32c(&bytes[HEAD_BYTES..]).to_le_bytes();
     bytes[1..HEAD_BYTES].copy_from_slice(&checksum);
-    durable_file::write(path, &bytes, Access::Owner, Durability::PowerCut)
+    durable_file::write(path, &bytes, Access::Owner, durability)
 }
 
 /// The value under `path`; `None` when there is no such file.

@@ -9,6 +9,7 @@ use lapwing_protocol::items::Items;
 use lapwing_sensor_core::{CloseReason, DialTarget, Event, Find, Now, Position};
 
 use super::chunks::core_hole;
+use super::limits::PROGRESS_PERIOD_MS;
 use super::{Retry, Runner};
 use crate::random;
 use crate::spool::SpoolError;
@@ -42,6 +43,7 @@ impl Runner<'_> {
                 self.spool.handle_stored((lane, log), server, acked.into(), safe_seq);
                 self.resolve_receipts(lane, log, acked.next_index);
                 self.trim(now);
+                self.progress_due_ns.get_or_insert(now.after_ms(PROGRESS_PERIOD_MS));
             }
             Event::Fetch { lane, log, seq } => self.fetch(now, (lane, log), seq),
             Event::Locate { lane, log, find } => {

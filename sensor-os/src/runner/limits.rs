@@ -12,6 +12,8 @@ pub(crate) const OWN_FACTS_WAITING_MAX: usize = 1_024;
 pub(crate) const RECEIPTS_MAX: usize = 65_536;
 /// Between two writings of the status file when only its numbers change.
 pub(crate) const STATUS_PERIOD_MS: u64 = 1_000;
+/// After an acknowledgement, before its place is written: at most once in this time.
+pub(crate) const PROGRESS_PERIOD_MS: u64 = 1_000;
 /// Before something that the disk refused is tried again.
 pub(crate) const DISK_RETRY_MS: u64 = 5_000;
 /// Between two findings of loss: a full spool loses something with every chunk.

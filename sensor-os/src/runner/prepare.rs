@@ -212,6 +212,7 @@ pub(super) async fn with_runner(
         receipts: Vec::new(),
         retries: Vec::new(),
         retry_due_ns: None,
+        progress_due_ns: None,
         fetched: Vec::new(),
         traffic: (0, 0),
         sessions: 0,

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{HEAD_BYTES, Head, Place, read_record, record_bytes, write_record};
 use super::{SpoolError, StoredHole};
-use crate::durable_file;
+use crate::durable_file::{self, Durability};
 use crate::identity::record;
 
 const SUFFIX: &str = ".segment";
@@ -356,8 +356,17 @@ impl LogFolder {
 
     /// Makes the progress durable.
     pub(super) fn save_progress(&self) -> Result<(), SpoolError> {
+        self.write_progress(Durability::PowerCut)
+    }
+
+    /// Writes the progress so that the next start of the process, or who looks, knows it.
+    pub(super) fn note_progress(&self) -> Result<(), SpoolError> {
+        self.write_progress(Durability::Process)
+    }
+
+    fn write_progress(&self, durability: Durability) -> Result<(), SpoolError> {
         let path = self.path.join("progress");
-        record::write(&path, &self.progress)
+        record::write_as(&path, &self.progress, durability)
             .map_err(|error| SpoolError::file("write", &path, error))
     }
 

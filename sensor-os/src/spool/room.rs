@@ -9,7 +9,7 @@ use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::DropReason;
 
 use super::log_folder::{LogFolder, Segment};
-use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed};
+use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed, is_all_stored};
 
 impl Spool {
     /// Removes files in which everything is safe, but for the one that holds the acknowledged
@@ -79,6 +79,15 @@ impl Spool {
     }
 
     fn drop_stored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
+        for logs in &mut self.lanes {
+            let at = logs.old.iter().position(is_all_stored);
+            if let Some(log) = at.and_then(|at| logs.old.remove(at)) {
+                let (lane, id, first_seq) = (log.lane, log.log, log.made.seq + 1);
+                self.stats.unprotected += log.made.seq - log.progress.safe_seq;
+                log.remove()?;
+                return Ok(Some(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 }));
+            }
+        }
         let mut logs = self.lanes.iter_mut().flat_map(LaneLogs::all_mut);
         let Some(log) = logs.find(|log| is_stored(log)) else { return Ok(None) };
         log.save_progress()?;
