@@ -18,6 +18,7 @@ use lapwing_net::listener::{Connection, Fault};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::delivery::Refused;
+use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_HEADER_BYTES};
@@ -271,7 +272,8 @@ impl Link<'_> {
             let now = (clock::monotonic_ms(), clock::unix_ms());
             let _intake = member.intake.lock().await;
             let event = match deframer.next_frame() {
-                Err(_) => return Err(End::Fault(PeerFault::TooLarge)),
+                Err(DecodeError::Limit) => return Err(End::Fault(PeerFault::TooLarge)),
+                Err(_) => return Err(End::Fault(PeerFault::Malformed)),
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) => {
                     let mut receiver = self.member.receiver();
