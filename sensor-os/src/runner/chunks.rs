@@ -136,6 +136,9 @@ impl Runner<'_> {
         }
         self.losses.is_failing = true;
         self.losses.add(made.next_index.saturating_sub(log.made.next_index), error.to_string());
+        if lane == Lane::Bulk {
+            self.drop_receipts(log.log, log.made.next_index..made.next_index, reason);
+        }
         if let Err(error) = self.spool.skip(lane, made.into(), cause) {
             log::debug!("{error}");
         }
@@ -147,6 +150,10 @@ impl Runner<'_> {
             self.sensor.handle_hole(now, trimmed.lane, core_hole(trimmed.log, hole));
             let reason = "the spool reached its bound; raise `spool.max` or reach the server";
             self.losses.add(trimmed.facts, reason.into());
+            if let Some(end) = hole.next_index.filter(|_| trimmed.lane == Lane::Bulk) {
+                let indices = end.saturating_sub(trimmed.facts)..end;
+                self.drop_receipts(trimmed.log, indices, DropReason::SpoolFull);
+            }
         }
     }
 

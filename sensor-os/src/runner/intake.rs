@@ -3,9 +3,12 @@
 //! Invariants: a fact is taken or counted; whoever waits for a fact's storing hears of it, of its
 //! dropping, or of the log's end, once.
 
+use std::ops::Range;
+
 use lapwing_protocol::code::Code;
 use lapwing_protocol::element::{Change, Fact, Field, Value, finding};
 use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::op::DropReason;
 use lapwing_sensor_core::{Intake, Now};
 
 use super::Runner;
@@ -78,6 +81,17 @@ impl Runner<'_> {
                 !is_stored
             });
         }
+    }
+
+    /// Facts of a log, by their indices, were dropped.
+    pub(super) fn drop_receipts(&mut self, log: LogId, indices: Range<u64>, reason: DropReason) {
+        self.receipts.retain(|receipt| {
+            let is_dropped = receipt.log == log && indices.contains(&receipt.index);
+            if is_dropped {
+                tell(&receipt.tell, Stored::Dropped(reason));
+            }
+            !is_dropped
+        });
     }
 
     /// The log that was written to is given up.

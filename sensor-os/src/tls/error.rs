@@ -132,3 +132,34 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::pki_types::UnixTime;
+
+    use super::*;
+
+    fn at(seconds: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_named_with_its_skew() {
+        let late = CertificateError::ExpiredContext { time: at(100), not_after: at(40) };
+        let early = CertificateError::NotValidYetContext { time: at(40), not_before: at(100) };
+        let said = [late, early].map(|error| TlsError::from_certificate(&error).to_string());
+        assert!(said[0].starts_with("its certificate ended 60 s ago by this machine's clock"));
+        assert!(said[1].starts_with("its certificate begins in 60 s by this machine's clock"));
+    }
+
+    #[test]
+    fn an_error_of_tls_is_found_inside_an_error_of_the_stream() {
+        let inner = Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+        let error = io::Error::new(io::ErrorKind::InvalidData, inner);
+        assert!(matches!(TlsError::from_io(&error), TlsError::NotServed));
+        let gone = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(matches!(TlsError::from_io(&gone), TlsError::Closed));
+    }
+}

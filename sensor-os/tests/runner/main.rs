@@ -13,10 +13,12 @@ use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::command::{Action, Outcome};
 use lapwing_protocol::element::{Type, Value as FieldValue, command_outcome, service};
 use lapwing_protocol::id::Lane;
-use lapwing_protocol::op::{Op, OpReader, RawValue};
+use lapwing_protocol::op::{DropReason, Op, OpReader, RawValue};
 use lapwing_sensor_os::config::{Collect, Size};
 use lapwing_sensor_os::status::{State, Status};
-use lapwing_sensor_os::{Agent, AgentError, Config, Ended, Handle, OwnFact, OwnKind};
+use lapwing_sensor_os::{
+    Agent, AgentError, Config, Ended, Handle, OwnFact, OwnKind, SendError, Stored,
+};
 use serde_json::Value;
 
 use servers::{Servers, config};
@@ -220,6 +222,26 @@ fn without_registration_the_package_names_the_server_and_an_unassigned_one_says_
     assert_eq!(servers.memory().questions, 0);
 }
 
+#[test]
+fn a_server_of_another_role_is_not_spoken_with() {
+    let servers = Servers::start();
+    let state = tempfile::tempdir().unwrap();
+    Running::start(&servers, state.path()).stop();
+    let text = config(&servers, state.path(), "");
+    let text = text.replace("registration = ", "detection = ");
+    let misled = Config::parse("/sensor.toml".as_ref(), &text).unwrap();
+    let agent = Agent::builder(misled).collect(Collect::none()).build().unwrap();
+    let handle = agent.handle();
+    let thread = std::thread::spawn(move || smol::block_on(agent.run()));
+    let expected = "a registration server answers where a detection server is expected";
+    until(expected, || {
+        let status = Status::read(state.path()).unwrap();
+        status.reason.contains(expected).then_some(())
+    });
+    handle.stop();
+    thread.join().unwrap().unwrap();
+}
+
 /// The outcomes that the server stored: command and outcome numbers.
 fn outcomes(servers: &Servers) -> Vec<(u64, u64)> {
     let mut told = Vec::new();
@@ -315,10 +337,39 @@ fn at_the_bound_of_the_spool_the_oldest_goes_and_the_server_learns_how_much() {
     let sensor = Running::start(&servers, state.path());
     sensor.store("online again");
     sensor.stop();
-    let dropped = servers.jumped(Lane::Bulk);
+    let dropped = servers.jumped(Lane::Bulk, DropReason::SpoolFull);
     let stored: u64 = servers.chunks(Lane::Bulk).iter().map(|(.., facts)| facts).sum();
     assert!(dropped > 0);
     assert_eq!(stored + dropped, 1_002, "stored {stored}, dropped {dropped}");
+}
+
+#[test]
+fn a_disk_that_refuses_is_a_loss_that_is_told_and_the_sensor_goes_on() {
+    let servers = Servers::start();
+    let state = tempfile::tempdir().unwrap();
+    let sensor =
+        Running::with(&servers, state.path(), "[spool]\nsync = \"each\"\n", Collect::none());
+    sensor.store("before");
+    let spool = state.path().join("spool");
+    let entries = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let folder = entries
+        .into_iter()
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("bulk"))
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A lost session begins a new segment, and so a new file.
+    servers.cut();
+    until("another greeting", || (servers.memory().greetings.len() > 1).then_some(()));
+    let refused = sensor.handle.send(OwnFact::event(DOOR).text(3, "meanwhile")).unwrap().wait();
+    assert_eq!(refused, Err(SendError::NotStored(Stored::Dropped(DropReason::SpoolFailed))));
+    until("the status says it", || (sensor.status().facts_lost == 1).then_some(()));
+    std::fs::create_dir(&folder).unwrap();
+    sensor.store("after");
+    until("a finding", || (!servers.chunk_bytes(Lane::Urgent).is_empty()).then_some(()));
+    sensor.stop();
+    let dropped = servers.jumped(Lane::Bulk, DropReason::SpoolFailed);
+    let stored: u64 = servers.chunks(Lane::Bulk).iter().map(|(.., facts)| facts).sum();
+    assert_eq!((stored, dropped), (2, 1));
 }
 
 fn service_fact(at: usize, state: &str) -> OwnFact {

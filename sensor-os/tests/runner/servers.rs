@@ -145,14 +145,14 @@ impl Servers {
         number.seq
     }
 
-    /// Facts of a lane in the holes that were announced as dropped by the spool's bound.
-    pub(crate) fn jumped(&self, lane: Lane) -> u64 {
+    /// Facts of a lane in its holes, all of which were announced as dropped for `reason`.
+    pub(crate) fn jumped(&self, lane: Lane, reason: DropReason) -> u64 {
         let memory = self.memory();
         let jumps = memory.entries.iter().filter(|entry| entry.lane == lane);
         jumps
             .filter_map(|entry| match entry.kind {
                 EntryKind::Jump { first_index, to_index, cause, .. } => {
-                    assert_eq!(cause, JumpCause::Dropped(DropReason::SpoolFull));
+                    assert_eq!(cause, JumpCause::Dropped(reason));
                     to_index.map(|to| to + 1 - first_index)
                 }
                 EntryKind::Chunk { .. } => None,
