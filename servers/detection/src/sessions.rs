@@ -195,6 +195,7 @@ impl Link<'_> {
             // Listening begins before sending, so that nothing that comes between is missed.
             let member = Arc::clone(&self.member);
             let woken = member.wake.listen();
+            self.settle().await;
             if let Err(end) = self.send_due(stream).await {
                 return end;
             }
@@ -249,10 +250,7 @@ impl Link<'_> {
                 Ok(())
             }
             Wake::Time => self.session.handle_timeout(clock::monotonic_ms()).map_err(End::Fault),
-            Wake::Woken => {
-                self.settle().await;
-                Ok(())
-            }
+            Wake::Woken => Ok(()),
             Wake::Shutdown => Err(End::Draining),
         }
     }
