@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Not here: how an identity is got (`enrol`), the spool. Invariants: each file is
-//! replaced by rename, synced before and after; one process at a time writes here; a file whose checksum is
-//! wrong is an error or, where it can be learned again, is told of and left out.
+//! replaced by rename, synced before and after; one process at a time writes here; a file whose
+//! checksum is wrong is an error or, where it can be learned again, is told of and left out.
 
 pub(crate) mod record;
 

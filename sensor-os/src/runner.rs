@@ -181,9 +181,13 @@ impl Runner<'_> {
         let asked = async { Wake::Asked(wait_for(&mut self.asking).await) };
         let has_room = self.receipts.len() < RECEIPTS_MAX;
         let own = async {
+            if !has_room {
+                // What is received here and not handed on would be lost.
+                return pending().await;
+            }
             match self.own_facts.recv().await {
-                Ok(own) if has_room => Wake::Own(own),
-                _ => pending().await,
+                Ok(own) => Wake::Own(own),
+                Err(_) => pending().await,
             }
         };
         let collected = async {

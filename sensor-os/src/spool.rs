@@ -77,6 +77,8 @@ pub struct Spool {
     bytes: u64,
     unsynced_bytes: u64,
     unsynced_since_ns: Option<u64>,
+    /// When a sync failed that was not tried again yet.
+    sync_failed_ns: Option<u64>,
     stats: SpoolStats,
 }
 
@@ -110,6 +112,7 @@ impl Spool {
             bytes: 0,
             unsynced_bytes: 0,
             unsynced_since_ns: None,
+            sync_failed_ns: None,
             stats: SpoolStats::default(),
         };
         spool.find_logs().map_err(failed)?;
@@ -283,19 +286,20 @@ impl Spool {
     /// sent before.
     #[must_use]
     pub fn is_sync_due(&self, now_ns: u64) -> bool {
+        let is_time = self.poll_timeout().is_some_and(|due_ns| due_ns <= now_ns);
         match self.options.sync {
+            // A disk that refused is asked again when it is time, not with each chunk.
+            _ if self.sync_failed_ns.is_some() => is_time,
             Sync::Each => self.unsynced_bytes > 0,
-            Sync::Interval => {
-                self.unsynced_bytes >= SYNC_BYTES
-                    || self.poll_timeout().is_some_and(|due_ns| due_ns <= now_ns)
-            }
+            Sync::Interval => self.unsynced_bytes >= SYNC_BYTES || is_time,
         }
     }
 
     /// When a sync is due, in nanoseconds of the clock that `append` was told.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.unsynced_since_ns.map(|since| since.saturating_add(SYNC_MS * 1_000_000))
+        let since = self.sync_failed_ns.or(self.unsynced_since_ns);
+        since.map(|since| since.saturating_add(SYNC_MS * 1_000_000))
     }
 
     /// Makes everything appended outlive a power cut.
@@ -306,9 +310,9 @@ impl Spool {
         if self.unsynced_bytes == 0 {
             return Ok(());
         }
-        self.unsynced_since_ns = Some(now_ns);
+        self.sync_failed_ns = Some(now_ns);
         self.sync_files()?;
-        (self.unsynced_bytes, self.unsynced_since_ns) = (0, None);
+        (self.unsynced_bytes, self.unsynced_since_ns, self.sync_failed_ns) = (0, None, None);
         Ok(())
     }
 
