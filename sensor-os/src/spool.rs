@@ -36,6 +36,7 @@ use crate::config::Sync;
 use crate::durable_file;
 use crate::identity::record;
 use log_folder::{Begin, LogFolder, Origin};
+use room::is_all_stored;
 
 /// Bytes that may be written before a sync is due, with [`Sync::Interval`].
 pub const SYNC_BYTES: u64 = 256 << 10;
@@ -485,10 +486,6 @@ impl Spool {
         let path = self.folder.join("clean");
         record::write(&path, &mark).map_err(|error| SpoolError::file("write", &path, error))
     }
-}
-
-fn is_all_stored(log: &LogFolder) -> bool {
-    log.progress.acked.seq >= log.made.seq
 }
 
 fn state(log: &LogFolder) -> LogState {

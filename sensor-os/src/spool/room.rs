@@ -9,7 +9,7 @@ use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::DropReason;
 
 use super::log_folder::{LogFolder, Segment};
-use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed, is_all_stored};
+use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed};
 
 impl Spool {
     /// Removes files in which everything is safe, but for the one that holds the acknowledged
@@ -141,4 +141,9 @@ fn oldest_unstored(log: &LogFolder) -> Option<(usize, usize)> {
     let follows = |segment: &&Segment| !segment.opens;
     let count = 1 + log.segments.iter().skip(at + 1).take_while(follows).count();
     (at + count < log.segments.len()).then_some((at, count))
+}
+
+/// Whether nothing of a log is left to be sent.
+pub(super) fn is_all_stored(log: &LogFolder) -> bool {
+    log.progress.acked.seq >= log.made.seq
 }
