@@ -40,6 +40,9 @@ struct State {
     /// The newest changes, with their numbers.
     changes: VecDeque<(u64, IndicatorKey)>,
     next_change: u64,
+    /// The last change that is durable: readers see none behind it, since its number would be
+    /// another change's if it were lost.
+    durable_change: u64,
 }
 
 /// A run of the feed of changes.
@@ -68,7 +71,8 @@ impl Book {
         }
         let next_change = changes.back().map_or(1, |(number, _)| number + 1);
         let incarnation = incarnation(&rows)?;
-        let state = Mutex::new(State { list, changes, next_change });
+        let state =
+            Mutex::new(State { list, changes, next_change, durable_change: next_change - 1 });
         Ok(Self { rows, incarnation, state, changed: Event::new() })
     }
 
@@ -85,7 +89,8 @@ impl Book {
         look(&self.lock().list)
     }
 
-    /// Puts an entry; ends when it is durable.
+    /// Puts an entry; ends when it is durable. One that is there already, word for word, is no change:
+    /// a file of indicators is put again at each start.
     ///
     /// # Errors
     /// The entry is no entry, or the store takes nothing.
@@ -96,12 +101,15 @@ impl Book {
                 .list
                 .check(now_ms, put)
                 .map_err(|error| Failure::new(Code::BAD_ARGUMENT, error.to_string()))?;
+            if state.list.has(&listing) {
+                return Ok(());
+            }
             let row = listing.with_view(|view| Row::put(listing_key(&listing.key), view));
             let rows = [row].into_iter().chain(state.change_rows(&listing.key)).collect();
             let committing = self.rows.submit(rows).map_err(store_failed)?;
             state.changed(listing.key.clone());
             state.list.put(listing);
-            committing
+            (committing, state.next_change - 1)
         };
         self.finish(committing).await
     }
@@ -140,27 +148,34 @@ impl Book {
         }
     }
 
-    fn forget(&self, state: &mut State, key: IndicatorKey) -> Result<Committing, Failure> {
+    fn forget(&self, state: &mut State, key: IndicatorKey) -> Result<(Committing, u64), Failure> {
         let removed = [Row::remove(listing_key(&key))];
         let rows = removed.into_iter().chain(state.change_rows(&key)).collect();
         let committing = self.rows.submit(rows).map_err(store_failed)?;
         state.changed(key);
-        Ok(committing)
+        Ok((committing, state.next_change - 1))
     }
 
-    async fn finish(&self, committing: Committing) -> Result<(), Failure> {
+    async fn finish(&self, (committing, change): (Committing, u64)) -> Result<(), Failure> {
         committing.durable().await.map_err(store_failed)?;
+        let mut state = self.lock();
+        state.durable_change = state.durable_change.max(change);
+        drop(state);
         self.changed.notify(usize::MAX);
         Ok(())
     }
 
-    /// The changes behind `cursor`; all that are kept, when some of them are gone.
+    /// The changes behind `cursor`; all that are kept, when some of them are gone or the cursor lies
+    /// behind the end: then it is of a feed that no longer is.
     pub(crate) fn changes(&self, cursor: u64, limit: usize) -> Changes {
         let state = self.lock();
-        let newer = state.changes.iter().filter(|(number, _)| *number > cursor);
+        let durable = state.durable_change;
+        let cursor = if cursor > durable { 0 } else { cursor };
+        let shown = state.changes.iter().take_while(|(number, _)| *number <= durable);
+        let newer = shown.filter(|(number, _)| *number > cursor);
         let page: Vec<_> = newer.take(limit).cloned().collect();
         let next_cursor = page.last().map_or(cursor, |(number, _)| *number);
-        let at_end = next_cursor + 1 >= state.next_change;
+        let at_end = next_cursor >= durable;
         Changes { keys: page.into_iter().map(|(_, key)| key).collect(), next_cursor, at_end }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use event_listener::Event;
 use lapwing_net::clock;
 use lapwing_net::host::{Host, Myself};
-use lapwing_net::identity::Role;
+use lapwing_net::identity::{PeerIdentity, Role};
 use lapwing_net::peer::{Caller, Failure, PeerClient, Service, from_body, to_body};
 use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane};
 use lapwing_protocol::call::Method;
@@ -280,8 +280,11 @@ impl Intel {
         self.myself.status(trouble.as_deref().unwrap_or_default())
     }
 
-    /// Whether `role` may change the list: an operator, and at Global the vendor alone.
-    fn may_change(&self, role: Option<Role>) -> Result<(), Failure> {
+    /// Whether this caller may change the list: an operator, and at Global the vendor alone. Global
+    /// takes callers of any deployment, so the role alone does not say whose it is.
+    fn may_change(&self, caller: Option<PeerIdentity>) -> Result<(), Failure> {
+        let own = self.myself.identity.deployment;
+        let role = caller.filter(|caller| caller.deployment == own).map(|caller| caller.role);
         match (self.role, role) {
             (Role::IntelPrivate, Some(Role::Webapp | Role::Ctl)) => Ok(()),
             (Role::IntelGlobal, Some(Role::IntelGlobal)) => Ok(()),
@@ -304,17 +307,16 @@ impl Service for Intel {
         method: Method,
         body: Vec<u8>,
     ) -> Result<Vec<u8>, Failure> {
-        let role = caller.identity.map(|identity| identity.role);
         match (caller.plane, method) {
             (Plane::Peer, Method::CLASSIFY) => self.classify(&body).await,
             (Plane::Peer, Method::REPUTATION_CHANGES) => self.changes(&body).await,
             (Plane::Peer, Method::REPUTATIONS) => self.list(&body),
             (Plane::Peer, Method::REPUTATION_PUT) => {
-                self.may_change(role)?;
+                self.may_change(caller.identity)?;
                 self.put(&body).await
             }
             (Plane::Peer, Method::REPUTATION_REMOVE) => {
-                self.may_change(role)?;
+                self.may_change(caller.identity)?;
                 self.remove(&body).await
             }
             (Plane::Peer, Method::STATUS) => self.status(),

@@ -109,6 +109,13 @@ impl ReputationList {
         })
     }
 
+    /// Whether this entry is on the list, whenever it was put.
+    #[must_use]
+    pub fn has(&self, listing: &Listing) -> bool {
+        let same = |held: &Listing| Listing { updated_ms: listing.updated_ms, ..held.clone() };
+        self.entries.get(&listing.key).is_some_and(|held| same(held) == *listing)
+    }
+
     /// Puts an entry, over one that is there.
     pub fn put(&mut self, listing: Listing) {
         self.remove(&listing.key);
@@ -215,6 +222,8 @@ mod tests {
         list.put(listing.clone());
         let verdict = list.opinion(50, &key).unwrap();
         assert_eq!((verdict.classification, verdict.recheck_ms), (Classification::Blocked, 100));
+        assert!(list.has(&Listing { updated_ms: 7, ..listing.clone() }));
+        assert!(!list.has(&Listing { owner: "bob".to_owned(), ..listing.clone() }));
         assert_eq!(list.opinion(100, &key), None);
         assert_eq!(list.deadline_ms(), Some(100));
         assert_eq!(list.poll_expired(99), None);
