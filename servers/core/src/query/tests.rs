@@ -338,7 +338,6 @@ fn without_show_every_feature_has_its_own_value() {
     assert_eq!(row["name"], &OwnedCell::Text("bash".into()));
 }
 
-
 /// Words from which an expression may be made.
 const WORDS: &[&str] = &[
     "process",
