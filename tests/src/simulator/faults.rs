@@ -37,11 +37,13 @@ pub enum Reached {
     TailSent,
     /// A chunk was sent again.
     Resent,
+    /// A sensor said Hello while entries of its were still on their way to the disk.
+    GreetedWithPending,
 }
 
 impl Reached {
     /// Every one, in the order of the table.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Cut,
         Self::CutMidway,
         Self::HalfOpen,
@@ -58,6 +60,7 @@ impl Reached {
         Self::Keyframe,
         Self::TailSent,
         Self::Resent,
+        Self::GreetedWithPending,
     ];
 
     /// Its name in the coverage table.

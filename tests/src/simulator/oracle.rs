@@ -6,6 +6,7 @@
 //! * no fact is there twice, excused or not;
 //! * the table that the journal decodes to is the sensor's;
 //! * the sensor broke no rule of the wire: no beyond-credit, no wrong index, nothing malformed;
+//! * at no moment did the server acknowledge, by Ack or HelloAck, what was not durable;
 //! * each command was carried out at most once.
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ pub(crate) fn judge(seed: u64, world: &mut World) -> Outcome {
     for fault in &world.server.faults {
         outcome.broken.push(format!("the sensor broke a rule: {}", fault.text()));
     }
+    outcome.broken.extend(world.server.broken.iter().take(REPORTED_MAX).cloned());
     for (number, times) in world.sensor.executed.iter().filter(|(_, times)| **times > 1) {
         outcome.broken.push(format!("command {number:?} was carried out {times} times"));
     }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 
 use lapwing_protocol::command::{Action, Command, CommandNumber};
+use lapwing_protocol::delivery::NackReason;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::message::Message;
 use lapwing_server_core::delivery::{
     Entry, HeadRecord, Offerings, PeerFault, Receiver, Session, SessionEvent,
 };
@@ -30,7 +32,13 @@ pub(crate) struct ServerMachine {
     sent: Option<CommandNumber>,
     /// Frames from the sensor that broke a rule.
     pub(crate) faults: Vec<PeerFault>,
+    /// What was said to the sensor and must not have been, in words.
+    pub(crate) broken: Vec<String>,
     seen: BTreeMap<(LogId, u64), u64>,
+    /// The highest durable sequence of each log.
+    durable: BTreeMap<(Lane, LogId), u64>,
+    /// The log of each lane, by the last answer to a Hello.
+    granted: BTreeMap<Lane, LogId>,
 }
 
 impl ServerMachine {
@@ -45,7 +53,10 @@ impl ServerMachine {
             commands: Vec::new(),
             sent: None,
             faults: Vec::new(),
+            broken: Vec::new(),
             seen: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            granted: BTreeMap::new(),
         }
     }
 
@@ -121,12 +132,18 @@ impl ServerMachine {
                 let event = session.handle_frame((now_ms, now_ms), &frame, &mut self.receiver)?;
                 match event {
                     Some(SessionEvent::Greeted(greeting)) => {
+                        if !self.pending.is_empty() {
+                            coverage.count(Reached::GreetedWithPending);
+                        }
                         self.sent = greeting.last_command;
                         let accepted = greeting.last_command;
                         self.commands.retain(|command| Some(command.number) > accepted);
                     }
                     Some(SessionEvent::Entry(entry)) => {
-                        let durable_ns = now_ns + chance.between(200_000, 6_000_000);
+                        // Now and then the disk is slow enough for a sensor to come back before
+                        // what it sent is there.
+                        let longest_ns = if chance.once_in(40) { 900_000_000 } else { 6_000_000 };
+                        let durable_ns = now_ns + chance.between(200_000, longest_ns);
                         let last_ns = self.pending.last().map_or(0, |(at_ns, _)| *at_ns);
                         self.pending.push((durable_ns.max(last_ns), entry));
                     }
@@ -164,6 +181,7 @@ impl ServerMachine {
         let due = self.pending.iter().take_while(|(at_ns, _)| *at_ns <= now_ns).count();
         for (_, entry) in self.pending.drain(..due) {
             self.receiver.handle_stored(entry.lane, entry.log, entry.seq);
+            self.durable.insert((entry.lane, entry.log), entry.seq);
             self.journal.push(entry);
         }
         match &mut self.session {
@@ -195,11 +213,58 @@ impl ServerMachine {
         while let Some(frame) = session.poll_transmit(&mut self.receiver) {
             bytes.extend_from_slice(&frame);
         }
+        self.check(&bytes);
         bytes
+    }
+
+    /// Looks at everything that is said: nothing is acknowledged before it is durable, and no
+    /// sensor is told that it went beyond its credit, since none of ours may.
+    fn check(&mut self, bytes: &[u8]) {
+        let mut buffer = vec![0; 16_640];
+        let mut deframer = Deframer::new(&mut buffer);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let fed = deframer.feed(rest);
+            rest = &rest[fed..];
+            while let Ok(Some(frame)) = deframer.next_frame() {
+                match Message::decode(&frame) {
+                    Ok(Some(Message::HelloAck(ack))) => {
+                        for grant in &ack.logs {
+                            self.granted.insert(grant.lane, grant.log);
+                            let seq = grant.next_seq - 1;
+                            note(&mut self.broken, &self.durable, (grant.lane, grant.log), seq);
+                        }
+                    }
+                    Ok(Some(Message::Ack(ack))) => {
+                        if let Some(log) = self.granted.get(&ack.lane) {
+                            let log = (ack.lane, *log);
+                            note(&mut self.broken, &self.durable, log, ack.stored_seq);
+                        }
+                    }
+                    Ok(Some(Message::Nack(nack))) if nack.reason == NackReason::BeyondCredit => {
+                        self.broken.push(format!("{:?} went beyond its credit", nack.lane));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Whether nothing is on its way to the disk.
     pub(crate) fn is_quiet(&self) -> bool {
         self.pending.is_empty()
+    }
+}
+
+/// Notes an acknowledgement of what is not durable.
+fn note(
+    broken: &mut Vec<String>,
+    durable: &BTreeMap<(Lane, LogId), u64>,
+    (lane, log): (Lane, LogId),
+    acked_seq: u64,
+) {
+    let durable = durable.get(&(lane, log)).copied().unwrap_or_default();
+    if acked_seq > durable {
+        broken.push(format!("{lane:?} {log}: {acked_seq} acknowledged, {durable} durable"));
     }
 }
