@@ -6,6 +6,9 @@
 //!
 //! Invariant: every stored fact once, in commit order; a hole and an undecoded chunk have a row each.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapwing_protocol::console::EventView;
