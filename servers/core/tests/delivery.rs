@@ -463,6 +463,23 @@ fn a_jump_uses_no_credit() {
     assert_eq!(ack.credit.limit_bytes, grant.credit.limit_bytes + size);
 }
 
+#[test]
+fn what_comes_again_under_a_new_session_uses_its_credit() {
+    let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+    greet(&mut receiver, 1, sensor.head(1, 0));
+    let chunks: Vec<_> = (0..2).map(|salt| sensor.chunk(salt)).collect();
+    let entries: Vec<_> =
+        chunks.iter().map(|bytes| take(&mut receiver, 1, bytes).unwrap()).collect();
+    receiver.begin_session(2);
+    let grant = greet(&mut receiver, 2, sensor.head(1, 0));
+    assert_eq!(grant.next_seq, 1);
+    chunks.iter().for_each(|bytes| assert_eq!(take(&mut receiver, 2, bytes), None));
+    entries.iter().for_each(|entry| store(&mut receiver, entry));
+    let Some(Offer::Ack(ack)) = receiver.poll_message(2) else { panic!("no ack") };
+    let sent: usize = chunks.iter().map(Vec::len).sum();
+    assert_eq!(ack.credit.limit_bytes, grant.credit.limit_bytes + sent as u64);
+}
+
 fn session() -> Session {
     let offerings =
         Offerings { server: SERVER, name: "d1".into(), receive_bytes_max: 16_640, rows_max: 1000 };

@@ -157,3 +157,79 @@ fn key(sensor: SensorId, number: CommandNumber) -> [u8; 33] {
     key[25..].copy_from_slice(&number.seq.to_be_bytes());
     key
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lapwing_protocol::command::Action;
+    use lapwing_store::MemoryDisk;
+
+    use super::*;
+
+    const SENSOR: SensorId = SensorId([1; 16]);
+
+    fn commands(disk: &MemoryDisk) -> Commands {
+        Commands::load(RowStore::over(Arc::new(disk.open().unwrap())).unwrap()).unwrap()
+    }
+
+    fn put(seq: u64, expires_ms: u64) -> CommandPut {
+        let number = CommandNumber { issuer: 1, seq };
+        CommandPut { sensor: SENSOR, number, expires_ms, action: Action::StopCollection }
+    }
+
+    fn due(commands: &Commands, now_ms: u64, sent: u64) -> Vec<u64> {
+        let sent = Some(CommandNumber { issuer: 1, seq: sent });
+        commands.due(now_ms, SENSOR, sent).iter().map(|command| command.number.seq).collect()
+    }
+
+    #[test]
+    fn a_sensor_gets_no_more_than_it_holds_until_outcomes_make_room() {
+        let commands = commands(&MemoryDisk::new("commands"));
+        smol::block_on(async {
+            for seq in 1..=6 {
+                commands.put(0, put(seq, 100)).await.unwrap();
+            }
+            assert_eq!(due(&commands, 0, 0), [1, 2, 3, 4]);
+            assert_eq!(due(&commands, 0, 4), Vec::<u64>::new());
+            commands.settle(0, SENSOR, |number| number.seq == 2).await;
+            assert_eq!(due(&commands, 0, 4), [5]);
+        });
+    }
+
+    #[test]
+    fn a_full_queue_takes_more_when_what_waits_has_expired() {
+        let disk = MemoryDisk::new("commands");
+        let commands = commands(&disk);
+        let full = COMMANDS_PER_SENSOR_MAX as u64;
+        smol::block_on(async {
+            for seq in 1..=full {
+                commands.put(0, put(seq, 100)).await.unwrap();
+            }
+            let refused = commands.put(99, put(full + 1, 200)).await.unwrap_err();
+            assert_eq!(refused.code, Code::BUSY);
+            commands.put(100, put(full + 1, 200)).await.unwrap();
+            assert_eq!(due(&commands, 100, 0), [full + 1]);
+        });
+        drop(commands);
+        assert_eq!(due(&self::commands(&disk), 100, 0), [full + 1], "durably");
+    }
+
+    #[test]
+    fn what_is_put_at_once_is_queued_in_order() {
+        let commands = commands(&MemoryDisk::new("commands"));
+        let all = (1..=20).map(|seq| commands.put(0, put(seq, 100)));
+        let mut all: Vec<_> = all.map(Box::pin).collect();
+        smol::block_on(async {
+            // Each is begun before any ends.
+            for putting in &mut all {
+                let _ = smol::future::poll_once(putting).await;
+            }
+            for putting in all {
+                let _ = putting.await;
+            }
+        });
+        let numbers: Vec<u64> = commands.pending(SENSOR).iter().map(|put| put.number.seq).collect();
+        assert!(numbers.is_sorted() && numbers.len() == 20, "{numbers:?}");
+    }
+}

@@ -272,3 +272,42 @@ pub(crate) fn lane_key(sensor: SensorId, lane: Lane) -> LaneKey {
 pub(crate) fn lane_of(number: u8) -> Option<Lane> {
     [Lane::Bulk, Lane::Urgent].into_iter().find(|lane| *lane as u8 == number)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use lapwing_store::MemoryDisk;
+    use lapwing_store::journal::{Incarnation, JournalOptions, MemoryPartitions};
+
+    use super::*;
+
+    #[test]
+    fn connections_that_come_at_once_are_of_one_member() {
+        let partitions = Arc::new(MemoryPartitions::new("roster"));
+        let options = JournalOptions::new(Incarnation::Keep([9; 16]), 1);
+        let journal = Journal::open(partitions, &options).unwrap();
+        let state = RowStore::over(Arc::new(MemoryDisk::new("state").open().unwrap())).unwrap();
+        let owner = (DeploymentId([1; 16]), ServerId([2; 16]));
+        let roster = Roster::load(owner, &journal, &state).unwrap();
+        for number in 0..200 {
+            let sensor = SensorId([number; 16]);
+            let start = Barrier::new(2);
+            let come = || {
+                start.wait();
+                roster.member(0, sensor)
+            };
+            let (one, other) = std::thread::scope(|scope| {
+                let one = scope.spawn(come);
+                (come(), one.join().unwrap())
+            });
+            assert!(Arc::ptr_eq(&one, &other));
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(shortened("aé", 2), "a");
+        assert_eq!(shortened("aé", 3), "aé");
+    }
+}
