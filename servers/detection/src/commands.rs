@@ -216,20 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_at_once_is_queued_in_order() {
+    fn what_is_put_at_once_is_queued_in_order_or_refused() {
         let commands = commands(&MemoryDisk::new("commands"));
-        let all = (1..=20).map(|seq| commands.put(0, put(seq, 100)));
-        let mut all: Vec<_> = all.map(Box::pin).collect();
-        smol::block_on(async {
-            // Each is begun before any ends.
-            for putting in &mut all {
-                let _ = smol::future::poll_once(putting).await;
-            }
-            for putting in all {
-                let _ = putting.await;
-            }
-        });
+        let (first, second) = smol::block_on(smol::future::zip(
+            commands.put(0, put(2, 100)),
+            commands.put(0, put(1, 100)),
+        ));
         let numbers: Vec<u64> = commands.pending(SENSOR).iter().map(|put| put.number.seq).collect();
-        assert!(numbers.is_sorted() && numbers.len() == 20, "{numbers:?}");
+        let stale = second.map_err(|failure| failure.code);
+        assert_eq!((first, stale, numbers), (Ok(()), Err(Code::STALE_COMMAND), vec![2]));
     }
 }
