@@ -4,7 +4,8 @@
 //! that, so that reading on costs no rebuilding. A cursor that is not kept is read up to from the
 //! beginning, which gives the same answer later.
 //!
-//! Invariant: every stored fact once, in commit order; a hole and an undecoded chunk have a row each.
+//! Invariant: every stored fact once, in commit order; a hole, an undecoded chunk and one whose
+//! facts do not fit a page have a row each.
 
 #[cfg(test)]
 mod tests;

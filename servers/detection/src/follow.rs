@@ -4,7 +4,8 @@
 //! segments in which the live heads stand are decoded from their keyframes, so that the chunks
 //! after the cursor find the state they build on.
 //!
-//! Invariant: entries are handed out in commit order, each once; nothing is read that is not durable.
+//! Invariant: entries are handed out in commit order, each once; nothing is read that is not
+//! durable.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,7 +181,8 @@ impl Follower {
         self.decoders.standing(sensor)
     }
 
-    /// The entries that are durable behind the last page, decoded; none when there are none. Blocks.
+    /// The entries that are durable behind the last page, decoded; none when there are none.
+    /// Blocks.
     pub(crate) fn page(&mut self) -> Result<Vec<Followed>, StoreError> {
         let page = self.journal.read_from(self.next, PAGE)?;
         let mut followed = Vec::with_capacity(page.entries.len());
@@ -192,8 +194,8 @@ impl Follower {
         Ok(followed)
     }
 
-    /// Decodes what stands before `entry` in its segment, where that was not decoded: the cursor may
-    /// lie in a segment that is no longer the live one.
+    /// Decodes what stands before `entry` in its segment, where that was not decoded: the cursor
+    /// may lie in a segment that is no longer the live one.
     fn catch_up(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let is_first = entry.segment_start == entry.commit_id;
         let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);

@@ -89,8 +89,8 @@ impl Book {
         look(&self.lock().list)
     }
 
-    /// Puts an entry; ends when it is durable. One that is there already, word for word, is no change:
-    /// a file of indicators is put again at each start.
+    /// Puts an entry; ends when it is durable. One that is there already, word for word, is no
+    /// change: a file of indicators is put again at each start.
     ///
     /// # Errors
     /// The entry is no entry, or the store takes nothing.
@@ -165,8 +165,8 @@ impl Book {
         Ok(())
     }
 
-    /// The changes behind `cursor`; all that are kept, when some of them are gone or the cursor lies
-    /// behind the end: then it is of a feed that no longer is.
+    /// The changes behind `cursor`; all that are kept, when some of them are gone or the cursor
+    /// lies behind the end: then it is of a feed that no longer is.
     pub(crate) fn changes(&self, cursor: u64, limit: usize) -> Changes {
         let state = self.lock();
         let durable = state.durable_change;
