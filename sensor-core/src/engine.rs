@@ -67,6 +67,7 @@ impl Engine<'_> {
         match message {
             Message::HelloAck(ack) => {
                 self.session.handle_hello_ack(now, ack)?;
+                self.inbox.handle_hello_ack();
                 let bulk = &mut self.session.outboxes[Lane::Bulk.index()];
                 self.recorder.set_rows_max(now, ack.rows_max.max(1), bulk);
                 self.begin_wanted_segment(now);
@@ -87,7 +88,7 @@ impl Engine<'_> {
                 match self.inbox.handle_command(now, *command) {
                     Receipt::Taken => {}
                     Receipt::Repeated => self.recorder.stats.commands_repeated += 1,
-                    Receipt::Full => self.recorder.stats.commands_refused += 1,
+                    Receipt::TurnedAway => self.recorder.stats.commands_turned_away += 1,
                 }
             }
             Message::Call(call) if is_greeted => self.calls.handle_call(call),
@@ -256,6 +257,9 @@ impl Engine<'_> {
             let length = Message::Reply(reply).encode(buffer)?;
             self.calls.sent_refusal();
             return Ok(length);
+        }
+        if self.inbox.wants_hello() {
+            self.session.greet_again();
         }
         let standing = Standing {
             config: &self.config,

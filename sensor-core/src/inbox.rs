@@ -4,8 +4,10 @@
 //! above the last accepted one is refused. Expiry is judged by the sensor's monotonic clock. One
 //! command is accepted at a time, in order; carrying out may overlap.
 //!
-//! Bound: [`COMMANDS_MAX`] commands between receipt and outcome; one more is not taken, not
-//! accepted, and counted, so that its issuer sends it again.
+//! Bound: [`COMMANDS_MAX`] commands between receipt and outcome. One more is turned away, and so is
+//! every one behind it until the next HelloAck, or a later number would make the earlier one old.
+//! They stay with the server, which sends them again after a Hello; the sensor says one as soon as
+//! its inbox is empty.
 
 use heapless::Vec;
 use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
@@ -46,18 +48,21 @@ pub(crate) enum Work {
 pub(crate) enum Receipt {
     Taken,
     Repeated,
-    Full,
+    /// It stays with the server.
+    TurnedAway,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inbox {
     last: Option<CommandNumber>,
     entries: Vec<Entry, COMMANDS_MAX>,
+    /// A command was turned away since the last HelloAck.
+    is_turning_away: bool,
 }
 
 impl Inbox {
     pub(crate) fn new(last: Option<CommandNumber>) -> Self {
-        Self { last, entries: Vec::new() }
+        Self { last, entries: Vec::new(), is_turning_away: false }
     }
 
     /// The highest number accepted.
@@ -69,14 +74,27 @@ impl Inbox {
         if self.entries.iter().any(|entry| entry.command.number == command.number) {
             return Receipt::Repeated;
         }
+        if self.is_turning_away || self.entries.is_full() {
+            self.is_turning_away = true;
+            return Receipt::TurnedAway;
+        }
         let highest = self.entries.iter().map(|entry| entry.command.number).max().max(self.last);
         let is_stale = highest.is_some_and(|highest| command.number <= highest);
         let stage = if is_stale { Stage::Over(Outcome::Refused) } else { Stage::Received };
         let expires_ns = now.after_ms(command.expires_after_ms);
-        match self.entries.push(Entry { command, expires_ns, stage }) {
-            Ok(()) => Receipt::Taken,
-            Err(_) => Receipt::Full,
-        }
+        // There is room, as was seen above.
+        let _ = self.entries.push(Entry { command, expires_ns, stage });
+        Receipt::Taken
+    }
+
+    /// Whether a Hello is to be said for what was turned away.
+    pub(crate) fn wants_hello(&self) -> bool {
+        self.is_turning_away && self.entries.is_empty()
+    }
+
+    /// The server answered a Hello: what it sends from now on follows the last accepted number.
+    pub(crate) fn handle_hello_ack(&mut self) {
+        self.is_turning_away = false;
     }
 
     /// What the shell is to do next.
@@ -176,11 +194,22 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_takes_no_more() {
+    fn what_a_full_inbox_turns_away_is_not_overtaken() {
         let mut inbox = Inbox::new(None);
         for seq in 1..=COMMANDS_MAX as u64 {
             assert_eq!(inbox.handle_command(Now::default(), command(seq)), Receipt::Taken);
         }
-        assert_eq!(inbox.handle_command(Now::default(), command(9)), Receipt::Full);
+        let late = COMMANDS_MAX as u64 + 1;
+        assert_eq!(inbox.handle_command(Now::default(), command(late)), Receipt::TurnedAway);
+        assert!(!inbox.wants_hello(), "it has no room yet");
+        for seq in 1..=COMMANDS_MAX as u64 {
+            inbox.finish(number(seq));
+        }
+        assert!(inbox.wants_hello());
+        // A later one may have been under way: taken, it would make the earlier one old.
+        assert_eq!(inbox.handle_command(Now::default(), command(late + 1)), Receipt::TurnedAway);
+        inbox.handle_hello_ack();
+        assert!(!inbox.wants_hello());
+        assert_eq!(inbox.handle_command(Now::default(), command(late)), Receipt::Taken);
     }
 }

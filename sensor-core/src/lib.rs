@@ -60,7 +60,7 @@ pub use recorder::Intake;
 pub use registration::{Installation, Place};
 pub use sensor::Sensor;
 pub use stats::{LaneStats, Stats};
-pub use storage::{LaneSizes, LaneStorage, Sizes, Storage};
+pub use storage::{LaneSizes, LaneStorage, SENSOR_BYTES_32_BIT, Sizes, Storage};
 pub use strings::StringSlot;
 pub use table::RowEntry;
 pub use time::Now;

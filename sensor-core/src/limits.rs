@@ -26,8 +26,8 @@ pub const STRING_WAYS: usize = 4;
 /// Strings shorter than this are written out: a slot's number is not shorter.
 pub const STRING_BYTES_MIN: usize = 3;
 
-/// Commands between receipt and outcome. One more is not taken, and counted; its issuer sends it
-/// again.
+/// Commands between receipt and outcome. One more is turned away and counted: it stays with the
+/// server, which sends it again after the Hello that the sensor says once its inbox is empty.
 pub const COMMANDS_MAX: usize = 4;
 
 /// How long a server may take to answer a Hello, in milliseconds.

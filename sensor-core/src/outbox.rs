@@ -14,7 +14,7 @@ mod holes;
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
-use lapwing_protocol::hello::{Memory, StoredRange};
+use lapwing_protocol::hello::{LogCause, Memory, StoredRange};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
 
 use crate::event::Spool;
@@ -68,6 +68,8 @@ pub(crate) struct Outbox<'a> {
     /// The highest chunk of `current` that was handed to the shell. With a spool only.
     offered_seq: u64,
     unspooled_bytes: usize,
+    /// The index of the first fact of `current` that was made since this sensor started.
+    started_index: u64,
     holes: Lent<'a, Hole>,
     stored: Lent<'a, Stored>,
     /// The first chunk that was not sent in this session, and so may be dropped first.
@@ -95,6 +97,7 @@ impl<'a> Outbox<'a> {
             spooled_seq: current.made.seq,
             offered_seq: current.made.seq,
             unspooled_bytes: 0,
+            started_index: current.made.next_index,
             holes: Lent::new(holes),
             stored: Lent::new(stored),
             unsent_seq: current.acked.seq + 1,
@@ -320,9 +323,16 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Goes over to a new log and returns how many facts of the old one nobody acknowledged.
+    /// Goes over to a new log and returns how many facts of the old one are lost: what nobody
+    /// acknowledged. A server that holds more than a rolled-back disk has all that was on the disk;
+    /// what was made since is another branch, and nowhere.
     pub(crate) fn open_log(&mut self, log: LogPositions) -> u64 {
-        let unacked = self.current.made.next_index.saturating_sub(self.current.acked.next_index);
+        let acked_index = self.current.acked.next_index;
+        let kept_index = match log.cause {
+            LogCause::RolledBack => acked_index.max(self.started_index),
+            _ => acked_index,
+        };
+        let lost = self.current.made.next_index.saturating_sub(kept_index);
         self.window.clear();
         self.holes.clear();
         self.stored.clear();
@@ -331,8 +341,9 @@ impl<'a> Outbox<'a> {
         self.spooled_seq = 0;
         self.offered_seq = 0;
         self.unspooled_bytes = 0;
+        self.started_index = log.made.next_index;
         self.unsent_seq = 1;
-        unacked
+        lost
     }
 }
 

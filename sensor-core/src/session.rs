@@ -310,9 +310,12 @@ impl<'a> Session<'a> {
         let idle = Some(connection.heard_ns + nanoseconds(IDLE_MS_MAX));
         let ping = Some(connection.heard_ns.max(connection.pinged_ns) + nanoseconds(PING_MS))
             .filter(|_| self.is_live());
+        // A moment at which nothing would be done must not be named: it would be due for ever.
+        let is_sending = connection.stage == Stage::Live;
+        let is_judged = is_sending || connection.stage == Stage::HelloDue;
         let links = self.links.iter().flat_map(|link| {
             let stalled = link.stalled_since_ns().map(|since| since + nanoseconds(PROGRESS_MS_MAX));
-            [stalled, link.retry_at_ns()]
+            [stalled.filter(|_| is_judged), link.retry_at_ns().filter(|_| is_sending)]
         });
         links.chain([stage, idle, ping]).flatten().min()
     }
@@ -337,6 +340,15 @@ impl<'a> Session<'a> {
         self.fetch.clear();
         if let Some(connection) = self.connection_mut()
             && matches!(connection.stage, Stage::Live | Stage::Greeting { .. })
+        {
+            connection.stage = Stage::HelloDue;
+        }
+    }
+
+    /// Another Hello is to be said, when nothing is in flight.
+    pub(crate) fn greet_again(&mut self) {
+        if let Some(connection) = self.connection_mut()
+            && connection.stage == Stage::Live
         {
             connection.stage = Stage::HelloDue;
         }

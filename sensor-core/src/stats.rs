@@ -32,8 +32,8 @@ pub struct Stats {
     pub dropped_memory_full: u64,
     /// Rows in the table.
     pub rows: u32,
-    /// Commands that found the inbox full.
-    pub commands_refused: u64,
+    /// Commands that were turned away, and so stayed with the server.
+    pub commands_turned_away: u64,
     /// Commands that came again while they were worked on.
     pub commands_repeated: u64,
     /// Resync messages that were not due.

@@ -152,9 +152,17 @@ impl LaneSizes {
     }
 }
 
+/// What a [`crate::Sensor`] itself takes at the most where addresses have 32 bits.
+pub const SENSOR_BYTES_32_BIT: usize = 3_128;
+
+#[cfg(target_pointer_width = "32")]
+const _: () = assert!(size_of::<crate::Sensor<'static>>() <= SENSOR_BYTES_32_BIT);
+const _: () = assert!(Sizes::MICROCONTROLLER.bytes() <= 4_036);
+
 impl Sizes {
     /// A microcontroller without a spool: 32 rows, six chunks of the largest size (256 bytes) on
-    /// their way, one lane; less than 4 KiB, the sensor itself not counted.
+    /// their way, one lane. 4,036 bytes are lent; the sensor itself takes [`SENSOR_BYTES_32_BIT`]
+    /// more on a 32-bit machine, and taking in a fact some 6 KiB of stack.
     pub const MICROCONTROLLER: Self = Self {
         rows: 32,
         index: 64,

@@ -35,7 +35,7 @@ use crate::clock;
 use crate::collect::{CollectedFact, Collectors};
 use crate::config::Config;
 use crate::dial::Stream;
-use crate::identity::{StateFolder, StoredAssignment};
+use crate::identity::{StateFolder, StoredAssignment, StoredCommand};
 use crate::spool::Spool;
 use crate::status::Status;
 use ask::{Answer, Credentials, Trouble};
@@ -104,6 +104,8 @@ struct Runner<'m> {
     retry_due_ns: Option<u64>,
     /// When the acknowledged places are to be written.
     progress_due_ns: Option<u64>,
+    /// A command whose number is durable and whose end is not yet.
+    command: Option<StoredCommand>,
     fetched: Vec<u8>,
     frames: Vec<u8>,
     /// Bytes of connections that are over: sent, received.
@@ -282,6 +284,9 @@ impl Runner<'_> {
                 break;
             }
         }
+        // Looking for events may have made an outcome or a finding.
+        self.spool_chunks(now);
+        self.end_command(now);
         while let Some(link) = self.link.as_mut().filter(|link| link.has_room()) {
             match self.sensor.poll_transmit(now, &mut self.frames) {
                 Ok(0) => break,

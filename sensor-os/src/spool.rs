@@ -164,8 +164,10 @@ impl Spool {
             Some(_) => self.was_clean = false,
         }
         for at in (0..logs.old.len()).rev() {
-            // What holds nothing is nothing but a name; the newest is still needed as the parent.
+            // What holds nothing, a hole neither, is nothing but a name; the newest is still needed
+            // as the parent.
             if logs.old[at].segments.is_empty()
+                && is_all_stored(&logs.old[at])
                 && at + 1 < logs.old.len()
                 && let Some(log) = logs.old.remove(at)
             {
@@ -241,14 +243,13 @@ impl Spool {
         parent: Option<LogParent>,
     ) -> Result<LogState, SpoolError> {
         let (ordinal, origin) = (self.next_ordinal, Origin { cause, parent });
+        let logs = &mut self.lanes[lane.index()];
+        // An old log is not synced any more.
+        logs.current.as_mut().map_or(Ok(()), LogFolder::sync)?;
         let new = LogFolder::create(&self.folder, self.owner, (lane, ordinal, log), origin)?;
         self.next_ordinal += 1;
         let opened = state(&new);
-        let logs = &mut self.lanes[lane.index()];
-        if let Some(mut before) = logs.current.replace(new) {
-            before.sync()?;
-            logs.old.push_back(before);
-        }
+        logs.old.extend(logs.current.replace(new));
         Ok(opened)
     }
 
@@ -294,6 +295,12 @@ impl Spool {
             Sync::Each => self.unsynced_bytes > 0,
             Sync::Interval => self.unsynced_bytes >= SYNC_BYTES || is_time,
         }
+    }
+
+    /// Whether everything that was appended outlives a power cut.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.unsynced_bytes == 0
     }
 
     /// When a sync is due, in nanoseconds of the clock that `append` was told.

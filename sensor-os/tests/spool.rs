@@ -292,6 +292,44 @@ fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
 }
 
 #[test]
+fn a_hole_of_a_log_that_holds_nothing_else_is_announced_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let to = Place { seq: 3, next_index: 40, chain: Chain([3; 32]) };
+    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
+    spool.skip(Lane::Bulk, to, cause).unwrap();
+    for log in [LogId([4; 16]), LogId([5; 16])] {
+        drop(spool);
+        spool = open(folder.path());
+        spool.open_log(Lane::Bulk, log, LogCause::Unclean, None).unwrap();
+        append(&mut spool, Sort::Keyframe, 100).unwrap();
+        let tail = spool.tail(Lane::Bulk).unwrap();
+        assert_eq!((tail.log, tail.made, tail.acked.seq), (LOG, to, 0));
+        assert_eq!(spool.holes(Lane::Bulk, LOG).len(), 1);
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_again_and_again_leaves_no_more_holes_than_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
+    for _ in 0..600 {
+        let before = append(&mut spool, Sort::Keyframe, 10).unwrap();
+        let (seq, next_index) = (before.seq + 1, before.next_index + 10);
+        spool.skip(Lane::Bulk, Place { seq, next_index, chain: before.chain }, cause).unwrap();
+    }
+    let made = spool.current(Lane::Bulk).unwrap().made;
+    let holes = spool.holes(Lane::Bulk, LOG);
+    assert!(holes.len() <= 64, "{}", holes.len());
+    assert_eq!((holes[0].to_seq, holes[holes.len() - 1].to_seq), (2, made.seq));
+    drop(spool);
+    let spool = open(folder.path());
+    assert_eq!(spool.holes(Lane::Bulk, LOG), holes);
+    assert_eq!(spool.newest_old(Lane::Bulk).unwrap().made, made, "the hole at its end is its end");
+}
+
+#[test]
 fn spl_008_the_policy_says_when_a_sync_is_due() {
     for (sync, is_due) in [(Sync::Each, true), (Sync::Interval, false)] {
         let folder = tempfile::tempdir().unwrap();

@@ -78,7 +78,9 @@ impl Runner<'_> {
             if !appended {
                 return;
             }
-            if self.config.spool.sync == Sync::Interval {
+            // With `each` a sync reports; but where all that was made went into a hole, there was
+            // nothing to sync, and the core would wait for ever.
+            if self.config.spool.sync == Sync::Interval || self.spool.is_synced() {
                 self.report_spooled(now);
             }
         }

@@ -1,8 +1,8 @@
 //! Commands: made durable before they are carried out, and their outcome told as a fact.
 //!
 //! Served here: start and stop of collection, restart. The others are answered as not supported.
-//! Invariant: a command that this process does not finish is told as interrupted by the next one,
-//! and is not run again.
+//! Invariants: a command that this process does not finish is told as interrupted by the next one,
+//! and is not run again; a command whose outcome is in the spool has ended, whatever the mark says.
 
 use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
 use lapwing_sensor_core::Now;
@@ -10,6 +10,7 @@ use lapwing_sensor_core::Now;
 use super::limits::DETAIL_BYTES_MAX;
 use super::{Ended, Retry, Runner};
 use crate::identity::{CommandState, StateError, StoredCommand};
+use crate::spool::view::has_outcome;
 
 impl Runner<'_> {
     /// Makes a command's number durable as the last accepted one.
@@ -17,7 +18,10 @@ impl Runner<'_> {
         let Some(action) = self.sensor.action(number) else { return };
         let command = StoredCommand { number, action, state: CommandState::Accepted };
         match self.state.save_command(&command) {
-            Ok(()) => self.sensor.handle_accepted(number),
+            Ok(()) => {
+                self.sensor.handle_accepted(number);
+                self.command = Some(command);
+            }
             Err(error) => {
                 log::error!("a command waits: {error}");
                 self.retry_later(now, Retry::Accept(number));
@@ -46,8 +50,30 @@ impl Runner<'_> {
                 break;
             }
         }
-        let Command { number, action, .. } = *command;
-        let ended = StoredCommand { number, action, state: CommandState::Ended };
+        self.end_command(now);
+    }
+
+    /// Marks the accepted command as ended once its outcome, whoever told it, is in the spool and
+    /// outlives a power cut. Until then the next start looks for it there.
+    pub(super) fn end_command(&mut self, now: Now) {
+        let Some(command) = self.command else { return };
+        if self.sensor.action(command.number).is_some() {
+            return;
+        }
+        if self.losses.is_failing {
+            // The outcome may have gone into a hole; then the next start tells of it.
+            self.command = None;
+            return;
+        }
+        self.command = None;
+        match self.spool.sync(now.monotonic_ns) {
+            Ok(()) => self.save_ended(command),
+            Err(error) => log::error!("{error}"),
+        }
+    }
+
+    fn save_ended(&self, command: StoredCommand) {
+        let ended = StoredCommand { state: CommandState::Ended, ..command };
         if let Err(error) = self.state.save_command(&ended) {
             log::error!("{error}");
         }
@@ -71,6 +97,12 @@ impl Runner<'_> {
         if command.state == CommandState::Ended {
             return;
         }
+        let folder = self.state.path().join("spool");
+        match has_outcome(&folder, command.number) {
+            Ok(true) => return self.save_ended(command),
+            Ok(false) => {}
+            Err(error) => log::error!("{}: {error}", folder.display()),
+        }
         for _ in 0..super::INTAKE_ATTEMPTS {
             let told = self.sensor.handle_interrupted(now, command.number, command.action);
             self.spool_chunks(now);
@@ -78,10 +110,8 @@ impl Runner<'_> {
                 break;
             }
         }
-        let ended = StoredCommand { state: CommandState::Ended, ..command };
-        if let Err(error) = self.state.save_command(&ended) {
-            log::error!("{error}");
-        }
+        self.command = Some(command);
+        self.end_command(now);
     }
 }
 

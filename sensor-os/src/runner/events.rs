@@ -51,10 +51,18 @@ impl Runner<'_> {
                     Find::Behind(seq) => self.spool.behind((lane, log), seq),
                     Find::SegmentOf(seq) => self.spool.before_segment_of((lane, log), seq),
                 };
-                let found = found.unwrap_or_else(|error| {
-                    log::error!("{error}");
-                    None
-                });
+                let found = match found {
+                    Ok(found) => found,
+                    Err(error) => {
+                        log::error!("{error}");
+                        if error.is_passing() {
+                            // It may lie there all the same: the next session asks again.
+                            self.drop_link(now);
+                            return true;
+                        }
+                        None
+                    }
+                };
                 self.sensor.handle_located(now, lane, found.map(Position::from));
             }
             Event::OpenLog { lane, cause, parent } => self.open_log(now, lane, cause, parent),
@@ -100,6 +108,10 @@ impl Runner<'_> {
             Ok(None) => false,
             Err(error) => {
                 log::error!("{error}");
+                if error.is_passing() {
+                    self.fetched = chunk;
+                    return self.drop_link(now);
+                }
                 false
             }
         };
@@ -144,6 +156,10 @@ impl Runner<'_> {
 
     pub(super) fn open_log(&mut self, now: Now, lane: Lane, cause: LogCause, parent: LogParent) {
         log::warn!("a new log is opened on the {lane:?} lane: {cause:?}");
+        // The core may ask anew, in a new session, while an earlier wish still waits for the disk.
+        let is_of_lane =
+            |retry: &Retry| matches!(retry, Retry::OpenLog { lane: known, .. } if *known == lane);
+        self.retries.retain(|retry| !is_of_lane(retry));
         let opened = match random::bytes() {
             Ok(log) => self.spool.open_log(lane, LogId(log), cause, Some(parent)),
             Err(error) => Err(SpoolError::from(error)),

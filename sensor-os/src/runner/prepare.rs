@@ -213,6 +213,7 @@ pub(super) async fn with_runner(
         retries: Vec::new(),
         retry_due_ns: None,
         progress_due_ns: None,
+        command: None,
         fetched: Vec::new(),
         traffic: (0, 0),
         sessions: 0,

@@ -28,6 +28,15 @@ impl SpoolError {
     }
 }
 
+impl SpoolError {
+    /// Whether it says nothing of what was to be read: the process or the system had no room.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::File { error, .. } = self else { return false };
+        matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+            || error.kind() == io::ErrorKind::OutOfMemory
+    }
+}
+
 impl From<io::Error> for SpoolError {
     fn from(error: io::Error) -> Self {
         Self::File { operation: "draw a log's number", path: "/dev/random".into(), error }

@@ -28,6 +28,9 @@ use crate::durable_file::{self, Durability};
 use crate::identity::record;
 
 const SUFFIX: &str = ".segment";
+/// Holes of one log: with what else it holds, a progress stays within the bound of a small file.
+/// When there is no room for one more, the last is made to reach it (JMP-009).
+pub(super) const HOLES_MAX: usize = 64;
 
 /// Why a log was opened: its file `log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,9 +56,15 @@ impl Progress {
 
     /// Adds a hole; one that meets the last makes it longer.
     pub(super) fn add_hole(&mut self, hole: StoredHole) {
+        let is_full = self.holes.len() >= HOLES_MAX;
         match self.holes.last_mut() {
             Some(last) if last.to_seq + 1 == hole.from_seq && last.cause == hole.cause => {
                 *last = StoredHole { from_seq: last.from_seq, ..hole };
+            }
+            Some(last) if is_full => {
+                let furthest = if hole.to_seq > last.to_seq { hole } else { *last };
+                let from_seq = last.from_seq.min(hole.from_seq);
+                *last = StoredHole { from_seq, cause: last.cause, ..furthest };
             }
             _ => self.holes.push(hole),
         }
@@ -216,7 +225,7 @@ impl LogFolder {
         let mut progress = progress.unwrap_or(Progress::at(start));
         let mut made = made.unwrap_or(progress.acked);
         for hole in &progress.holes {
-            if hole.from_seq == made.seq + 1
+            if (hole.from_seq..=hole.to_seq).contains(&(made.seq + 1))
                 && let Some(next_index) = hole.next_index
             {
                 made = Place { seq: hole.to_seq, next_index, chain: hole.chain };
@@ -328,10 +337,12 @@ impl LogFolder {
 
     /// Goes on behind a hole at the end; what comes next begins a new file.
     pub(super) fn skip(&mut self, hole: StoredHole, to: Place) -> Result<(), SpoolError> {
+        // The file is left behind, and what is in it is not synced later.
+        let synced = self.sync_file();
         self.writer = None;
         self.made = to;
         self.progress.add_hole(hole);
-        self.save_progress()
+        self.save_progress().and(synced)
     }
 
     fn sync_file(&self) -> Result<(), SpoolError> {

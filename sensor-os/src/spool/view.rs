@@ -8,6 +8,11 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags};
+use lapwing_protocol::command::CommandNumber;
+use lapwing_protocol::element::{Value, command_outcome};
+use lapwing_protocol::error::DecodeError;
+use lapwing_protocol::id::Lane;
+use lapwing_protocol::op::{Op, OpReader, RawValue};
 use serde::Serialize;
 
 use super::decode::{LogDecoder, ShownOp};
@@ -87,6 +92,60 @@ pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
         }
     }
     Ok(found)
+}
+
+/// Whether an outcome of the command `number` stands in the urgent lane, the newest files first.
+///
+/// # Errors
+/// The folder or a file cannot be read.
+pub(crate) fn has_outcome(spool: &Path, number: CommandNumber) -> io::Result<bool> {
+    let files = files(spool)?;
+    for file in files.iter().rev().filter(|file| file.head.lane == Lane::Urgent) {
+        let mut opened = BufReader::with_capacity(64 << 10, File::open(&file.path)?);
+        Head::read(&mut opened)?;
+        let (mut bytes, mut seq) = (Vec::new(), file.head.before.seq);
+        while read_record(&mut opened, seq + 1, &mut bytes)?.is_some() {
+            seq += 1;
+            let Ok(chunk) = Chunk::decode(&bytes) else { break };
+            // What does not decode is no outcome of ours.
+            if tells_outcome(&chunk, number).unwrap_or(false) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+fn tells_outcome(chunk: &Chunk<'_>, number: CommandNumber) -> Result<bool, DecodeError> {
+    let mut reader = OpReader::new(chunk.body, chunk.header.time_base_ns);
+    while let Some(op) = reader.op()? {
+        match op {
+            Op::Event { kind: command_outcome::KIND, .. } => {}
+            // A chunk of the urgent lane holds one fact: another kind is not looked into.
+            Op::Event { .. } | Op::Row { .. } => return Ok(false),
+            Op::Preamble(_)
+            | Op::Define(_)
+            | Op::Forget(_)
+            | Op::Dropped { .. }
+            | Op::KeyframeEnd { .. } => continue,
+        }
+        let (mut issuer, mut seq) = (None, None);
+        while let Some((feature, raw)) = reader.field(&command_outcome::SPEC)? {
+            match (feature, raw) {
+                (command_outcome::issuer, RawValue::Plain(Value::U64(value))) => {
+                    issuer = Some(value);
+                }
+                (command_outcome::command_seq, RawValue::Plain(Value::U64(value))) => {
+                    seq = Some(value);
+                }
+                _ => {}
+            }
+        }
+        if (issuer, seq) == (Some(number.issuer), Some(number.seq)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 impl FoundFile {

@@ -1,6 +1,7 @@
 //! The whole sensor against servers in this process: real sockets, real TLS, a real disk.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
+mod disk;
 mod servers;
 mod wait;
 
