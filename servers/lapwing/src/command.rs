@@ -188,7 +188,7 @@ pub(crate) fn early_exit(early: &argh::EarlyExit) -> Exit {
         println!("{}", early.output.trim_end());
         Exit::Done
     } else {
-        eprintln!("{}", early.output.trim_end());
+        eprintln!("{}\n  add --help to see what is right", early.output.trim_end());
         Exit::Usage
     }
 }

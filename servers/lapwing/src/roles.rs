@@ -138,23 +138,29 @@ pub(crate) fn check_file(file: &Path) -> Result<String, String> {
         return loaded.map(|_| String::from("sensor")).map_err(|error| error.to_string());
     }
     let role = config::role_of(file).map_err(|error| error.to_string())?;
-    check_as(role, file).map(|()| role.to_string()).map_err(|error| error.to_string())
+    let tls = check_as(role, file).map_err(|error| error.to_string())?;
+    for (key, named) in [("cert", &tls.cert), ("key", &tls.key), ("ca", &tls.ca)] {
+        if let Err(error) = std::fs::File::open(named) {
+            // No error: a file may be checked on another machine than the one it is for.
+            eprintln!("note: `server.tls.{key}`: {}: {error}", named.display());
+        }
+    }
+    Ok(role.to_string())
 }
 
-fn check_as(role: Role, file: &Path) -> Result<(), ConfigError> {
+fn check_as(role: Role, file: &Path) -> Result<config::Tls, ConfigError> {
+    fn tls<C: config::Config>(file: &Path) -> Result<config::Tls, ConfigError> {
+        config::load::<C>(file).map(|config| config.server().tls.clone())
+    }
     match role {
-        Role::Registration => config::load::<lapwing_registration::Config>(file).map(drop),
-        Role::Update => config::load::<lapwing_update::Config>(file).map(drop),
-        Role::IntelPrivate | Role::IntelGlobal => {
-            config::load::<lapwing_intel::Config>(file).map(drop)
-        }
-        Role::Webapp => config::load::<lapwing_webapp::Config>(file).map(drop),
-        Role::Malops => config::load::<malops::Config>(file).map(drop),
-        Role::Tagging => config::load::<tagging::Config>(file).map(drop),
-        Role::Fleet => config::load::<fleet::Config>(file).map(drop),
+        Role::Registration => tls::<lapwing_registration::Config>(file),
+        Role::Update => tls::<lapwing_update::Config>(file),
+        Role::IntelPrivate | Role::IntelGlobal => tls::<lapwing_intel::Config>(file),
+        Role::Webapp => tls::<lapwing_webapp::Config>(file),
+        Role::Malops => tls::<malops::Config>(file),
+        Role::Tagging => tls::<tagging::Config>(file),
+        Role::Fleet => tls::<fleet::Config>(file),
         // A sensor's file has no [server]; a command has no file. Both fail with the remedy.
-        Role::Detection | Role::Sensor | Role::Ctl => {
-            config::load::<lapwing_detection::Config>(file).map(drop)
-        }
+        Role::Detection | Role::Sensor | Role::Ctl => tls::<lapwing_detection::Config>(file),
     }
 }

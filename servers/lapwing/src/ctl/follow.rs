@@ -1,6 +1,6 @@
 //! What streams: exported events, and MalOps as they change.
 
-use std::io::Write as _;
+use std::io::Write;
 
 use axum::http::Method;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Form;
 use super::connection::{Connection, encoded};
 use super::problem::Problem;
-use super::table::text_at;
+use super::table::{json, json_line, text_at};
 use crate::exit::Exit;
 
 /// How long the server is asked to wait for a change, in milliseconds.
@@ -29,7 +29,7 @@ pub(super) async fn export(connection: &Connection, sensor: Option<&str>) -> Res
             if byte == b'\n' {
                 if is_notice(&line) {
                     last = std::mem::take(&mut line);
-                } else if out.write_all(&line).is_err() {
+                } else if write_line(&mut out, &line).is_err() {
                     // Whoever read has enough: a closed pipe is no failure.
                     return Ok(Exit::Done);
                 }
@@ -44,6 +44,14 @@ pub(super) async fn export(connection: &Connection, sensor: Option<&str>) -> Res
     let notice: Value = serde_json::from_slice(&last).unwrap_or_default();
     eprintln!("lapwing ctl: not everything: {}", text_at(&notice, "reason"));
     Ok(Exit::Partial)
+}
+
+/// Writes one object; its strings are a sensor's, and the reader may be a terminal.
+fn write_line(out: &mut impl Write, line: &[u8]) -> std::io::Result<()> {
+    match std::str::from_utf8(line.trim_ascii_end()) {
+        Ok(text) => writeln!(out, "{}", json_line(text)),
+        Err(_) => out.write_all(line),
+    }
 }
 
 /// The export's last line, where something is missing. No fact has such a first key.
@@ -64,7 +72,7 @@ pub(super) async fn malops(connection: &Connection, form: Form) -> Result<Exit, 
         let answer = connection.ask(Method::GET, &path, None).await?.value;
         for malop in answer.get("malops").and_then(Value::as_array).into_iter().flatten() {
             let line = match form {
-                Form::Json => malop.to_string(),
+                Form::Json => json(malop),
                 Form::Table => ["last_seen", "severity", "status", "machines.name", "title", "id"]
                     .map(|path| text_at(malop, path))
                     .join("  "),

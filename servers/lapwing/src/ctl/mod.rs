@@ -10,6 +10,7 @@
 mod arguments;
 mod connection;
 mod follow;
+mod naming;
 mod nouns;
 mod problem;
 mod table;
@@ -36,7 +37,8 @@ pub(crate) fn main(arguments: &[String]) -> Exit {
     let texts = connection_first(&texts);
     let ctl = match Ctl::from_args(&["lapwing", "ctl"], &texts) {
         Ok(ctl) => ctl,
-        Err(early) => return early_exit(&early),
+        Err(early) if early.status.is_ok() => return early_exit(&early),
+        Err(early) => return later(&texts).unwrap_or_else(|| early_exit(&early)),
     };
     let form = if json.is_empty() && !ctl.json { Form::Table } else { Form::Json };
     if let Some(text) = nouns::not_there_yet(&ctl.noun) {
@@ -53,6 +55,16 @@ pub(crate) fn main(arguments: &[String]) -> Exit {
             problem.exit
         }
     }
+}
+
+/// A verb that is not there yet says so whatever options follow it, which it cannot know.
+fn later(arguments: &[&str]) -> Option<Exit> {
+    let at = arguments.iter().position(|word| !word.starts_with("--"))?;
+    let words = arguments.get(at..)?;
+    let (noun, verb) = (words.first()?, words.get(1)?);
+    let ctl = Ctl::from_args(&["lapwing", "ctl"], &[noun, verb]).ok()?;
+    eprintln!("{}", nouns::not_there_yet(&ctl.noun)?);
+    Some(Exit::Usage)
 }
 
 /// The options that say where the platform is may stand anywhere; argh wants them before the noun.
@@ -74,7 +86,7 @@ fn connection_first<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{connection_first, main};
+    use super::{connection_first, later, main};
     use crate::exit::Exit;
 
     fn run(words: &[&str]) -> Exit {
@@ -113,6 +125,8 @@ mod tests {
         ] {
             assert_eq!(run(&words), Exit::Usage, "{words:?}");
         }
+        assert_eq!(later(&["tokens", "create", "--enrol", "--uses", "3"]), Some(Exit::Usage));
+        assert_eq!(later(&["sensors", "list", "--dance"]), None);
     }
 
     #[test]

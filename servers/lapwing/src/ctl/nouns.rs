@@ -186,7 +186,7 @@ macro_rules! on_one {
 on_one! {
     /// One sensor, by id or by its machine's name.
     SensorsShow = "show", "SENSOR";
-    /// Assign a Detection server no more sensors, and move those it has.
+    /// Assign a Detection server no more sensors; those it has stay.
     ServersDrain = "drain", "NAME";
     /// Assign a Detection server sensors again.
     ServersUndrain = "undrain", "NAME";
@@ -431,7 +431,7 @@ pub(super) struct Ledger {
     /// count what is stored by scanning the journals; this is always done
     #[argh(switch)]
     pub(super) verify: bool,
-    /// only of this sensor, by id
+    /// only of this sensor, by id or machine's name
     #[argh(option, arg_name = "SENSOR")]
     pub(super) sensor: Option<String>,
 }
@@ -476,7 +476,9 @@ fn sensors_later(verb: &SensorsVerb) -> Option<(&'static str, &'static str)> {
         SensorsVerb::Unisolate(_) => ("sensors unisolate", "the machine's own firewall"),
         SensorsVerb::Upgrade(_) => ("sensors upgrade", "install the new version on the machine"),
         SensorsVerb::Archive(_) => ("sensors archive", "`sensors stop`"),
-        SensorsVerb::Move(_) => ("sensors move", "`servers drain` its present server"),
+        SensorsVerb::Move(_) => {
+            ("sensors move", "`servers stop` its server: its sensors go to the others")
+        }
         SensorsVerb::Revoke(_) => ("sensors revoke", "`sensors stop`"),
         SensorsVerb::List(_)
         | SensorsVerb::Show(_)

@@ -51,10 +51,12 @@ impl Problem {
         match error {
             HttpError::BadUrl(_) => Self::usage(message, "correct --server"),
             HttpError::Body(_) => Self::new(Exit::Failed, message, "try again; ask for less"),
-            HttpError::UnknownHost(_)
-            | HttpError::Connect(_)
-            | HttpError::Exchange(_)
-            | HttpError::TimedOut => {
+            HttpError::Exchange(_) => {
+                let remedy = "something answers there, but not this platform's WebApp: check that \
+                              address and CA belong together (a ready file names both)";
+                Self::new(Exit::Unreachable, message, remedy)
+            }
+            HttpError::UnknownHost(_) | HttpError::Connect(_) | HttpError::TimedOut => {
                 let remedy = "start the platform (`lapwing up`), or name another with --ready-file \
                               or --server";
                 Self::new(Exit::Unreachable, message, remedy)

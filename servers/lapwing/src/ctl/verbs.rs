@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::arguments::Noun;
 use super::connection::{Connection, Whole, encoded};
+use super::naming;
 use super::nouns::*;
 use super::problem::Problem;
-use super::table::{Column, aligned, plain, sheet, table, text_at};
+use super::table::{Column, aligned, json as json_text, plain, sheet, table, text_at};
 use super::{Form, follow};
 use crate::exit::Exit;
 
@@ -20,7 +21,6 @@ const SENSORS: &[Column] = &[
     ("collection", "collection"),
     ("service", "service"),
     ("detection", "detection"),
-    ("version", "version"),
     ("last seen", "last_seen"),
     ("os", "os"),
 ];
@@ -41,27 +41,15 @@ const MALOPS: &[Column] = &[
     ("status", "status"),
     ("count", "count"),
     ("machines", "machines.name"),
-    ("users", "users"),
     ("last seen", "last_seen"),
     ("title", "title"),
 ];
-const SUSPICIONS: &[Column] = &[
-    ("id", "id"),
-    ("time", "time"),
-    ("machine", "machine"),
-    ("user", "user"),
-    ("rule", "rule"),
-    ("element", "label"),
-    ("title", "title"),
-];
-const REPUTATIONS: &[Column] = &[
-    ("type", "type"),
-    ("verdict", "verdict"),
-    ("source", "source"),
-    ("checked at", "checked_at"),
-    ("key", "key"),
-    ("comment", "comment"),
-];
+const SUSPICIONS: &[Column] =
+    &[("id", "id"), ("time", "time"), ("machine", "machine"), ("rule", "rule"), ("title", "title")];
+const REPUTATIONS: &[Column] =
+    &[("type", "type"), ("verdict", "verdict"), ("key", "key"), ("comment", "comment")];
+const VERDICTS: &[Column] =
+    &[("type", "type"), ("verdict", "verdict"), ("source", "source"), ("key", "key")];
 const UPDATES: &[Column] = &[
     ("name", "name"),
     ("version", "version"),
@@ -110,7 +98,11 @@ pub(super) async fn run(at: &Connection, form: Form, noun: Noun) -> Result<Exit,
             elements(at, form, &query).await
         }
         Noun::Events(Events { verb: EventsVerb::Export(export) }) => {
-            follow::export(at, export.sensor.as_deref()).await
+            let sensor = match &export.sensor {
+                Some(sensor) => Some(naming::sensor(at, sensor).await?),
+                None => None,
+            };
+            follow::export(at, sensor.as_deref()).await
         }
         Noun::Reputation(reputation) => run_reputation(at, form, reputation.verb).await,
         Noun::Updates(_) => show(at, form, UPDATES, "/updates").await,
@@ -138,9 +130,9 @@ async fn show(
 
 fn write(form: Form, columns: &[Column], whole: &Whole) -> Exit {
     match (form, &whole.value) {
-        (Form::Json, value) => println!("{value}"),
-        (Form::Table, Value::Array(rows)) => print!("{}", table(columns, rows)),
-        (Form::Table, value) => print!("{}", sheet(value)),
+        (Form::Json, value) => say(&format!("{}\n", json_text(value))),
+        (Form::Table, Value::Array(rows)) => say(&table(columns, rows)),
+        (Form::Table, value) => say(&sheet(value)),
     }
     match &whole.partial {
         Some(reason) => {
@@ -167,7 +159,8 @@ async fn run_sensors(at: &Connection, form: Form, verb: SensorsVerb) -> Result<E
     match verb {
         SensorsVerb::List(_) => show(at, form, SENSORS, "/sensors").await,
         SensorsVerb::Show(one) => {
-            show(at, form, &[], &format!("/sensors/{}", encoded(&one.id))).await
+            let id = naming::sensor(at, &one.id).await?;
+            show(at, form, &[], &format!("/sensors/{}", encoded(&id))).await
         }
         SensorsVerb::Start(start) => {
             collection(at, form, "start_collection", start.sensors, start.wait).await
@@ -191,7 +184,7 @@ async fn collection(
     let deadline = Instant::now() + Duration::from_secs(wait_s);
     let mut batches = Vec::new();
     for sensor in &sensors {
-        let path = format!("/sensors/{}/actions", encoded(sensor));
+        let path = format!("/sensors/{}/actions", encoded(&naming::sensor(at, sensor).await?));
         let asked = at.ask(Method::POST, &path, Some(&json!({ "action": action }))).await?;
         batches.push(text_at(&asked.value, "batch"));
     }
@@ -261,15 +254,17 @@ async fn run_malops(at: &Connection, form: Form, verb: MalopsVerb) -> Result<Exi
             show(at, form, MALOPS, &format!("/malops?limit={}{status}{evidence}", list.limit)).await
         }
         MalopsVerb::Show(one) => {
-            show(at, form, &[], &format!("/malops/{}", encoded(&one.id))).await
+            let id = naming::malop(at, &one.id).await?;
+            show(at, form, &[], &format!("/malops/{}", encoded(&id))).await
         }
         MalopsVerb::Status(status) => {
-            let path = format!("/malops/{}/status", encoded(&status.id));
+            let path = format!("/malops/{}/status", encoded(&naming::malop(at, &status.id).await?));
             let body = json!({ "status": status.status });
             change(at, form, Method::POST, &path, Some(&body)).await
         }
         MalopsVerb::Comment(comment) => {
-            let path = format!("/malops/{}/comments", encoded(&comment.id));
+            let id = naming::malop(at, &comment.id).await?;
+            let path = format!("/malops/{}/comments", encoded(&id));
             change(at, form, Method::POST, &path, Some(&json!({ "text": comment.text }))).await
         }
     }
@@ -279,7 +274,7 @@ async fn elements(at: &Connection, form: Form, query: &ElementsQuery) -> Result<
     let body = json!({ "expression": query.expression.join(" "), "limit": query.limit });
     let rows = at.ask(Method::POST, "/elements/query", Some(&body)).await?.value;
     if form == Form::Json {
-        println!("{rows}");
+        say(&format!("{}\n", json_text(&rows)));
     } else {
         let list = |key: &str| rows.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
         let headings = list("columns").iter().map(|name| plain(name).to_uppercase()).collect();
@@ -287,7 +282,7 @@ async fn elements(at: &Connection, form: Form, query: &ElementsQuery) -> Result<
             row.as_array().map(|cells| cells.iter().map(plain).collect()).unwrap_or_default()
         };
         let cells = list("rows").iter().map(cells_of).collect();
-        print!("{}", aligned(headings, cells));
+        say(&aligned(headings, cells));
     }
     if rows.get("partial") == Some(&Value::Bool(true)) {
         eprintln!("lapwing ctl: not everything: {}", text_at(&rows, "reason"));
@@ -363,7 +358,7 @@ async fn run_reputation(
             let (key_type, key) = one_key(&classify.hash, &classify.ip, &classify.domain)?;
             let body = json!({ "type": key_type, "key": key, "global": classify.global });
             let whole = at.ask(Method::POST, "/reputations/classify", Some(&body)).await?;
-            Ok(write(form, REPUTATIONS, &whole))
+            Ok(write(form, VERDICTS, &whole))
         }
         ReputationVerb::Import(_) | ReputationVerb::Export(_) => Ok(Exit::Usage),
     }
@@ -372,11 +367,15 @@ async fn run_reputation(
 async fn run_tags(at: &Connection, form: Form, verb: TagsVerb) -> Result<Exit, Problem> {
     match verb {
         TagsVerb::Get(get) => {
-            let sensor = get.sensor.map(|sensor| format!("?sensor={}", encoded(&sensor)));
-            show(at, form, TAGS, &format!("/tags{}", sensor.unwrap_or_default())).await
+            let of = match get.sensor {
+                Some(sensor) => format!("?sensor={}", encoded(&naming::sensor(at, &sensor).await?)),
+                None => String::new(),
+            };
+            show(at, form, TAGS, &format!("/tags{of}")).await
         }
         TagsVerb::Set(set) => {
-            let body = json!({ "sensor": set.sensor, "name": set.name, "value": set.value });
+            let sensor = naming::sensor(at, &set.sensor).await?;
+            let body = json!({ "sensor": sensor, "name": set.name, "value": set.value });
             change(at, form, Method::PUT, "/tags", Some(&body)).await
         }
     }
@@ -403,9 +402,22 @@ async fn run_tokens(at: &Connection, form: Form, verb: TokensVerb) -> Result<Exi
 }
 
 async fn run_ledger(at: &Connection, form: Form, ledger: &Ledger) -> Result<Exit, Problem> {
+    let sensor = match &ledger.sensor {
+        Some(sensor) => {
+            let path = format!("/sensors/{}", encoded(&naming::sensor(at, sensor).await?));
+            Some(text_at(&at.ask(Method::GET, &path, None).await?.value, "id"))
+        }
+        None => None,
+    };
     let mut whole = at.ask(Method::GET, "/ledger", None).await?;
-    if let (Value::Array(rows), Some(sensor)) = (&mut whole.value, &ledger.sensor) {
+    if let (Value::Array(rows), Some(sensor)) = (&mut whole.value, &sensor) {
         rows.retain(|row| text_at(row, "sensor") == *sensor);
     }
     Ok(write(form, LEDGER, &whole))
+}
+
+/// Writes on standard output. Whoever read has enough when the pipe is closed: no failure.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -24,6 +24,9 @@ use smol::process::{Child, Command, Stdio};
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// See [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The longest pause of one that had answered: its sensors wait for it, and a server that starts
+/// well and is killed again and again is no reason for them to look for another.
+const PAUSE_ANSWERED_MAX: Duration = Duration::from_secs(1);
 /// A process that lived this long begins with the first pause again.
 const LIVED: Duration = Duration::from_secs(20);
 /// How long a process may take to end in good order; then it is killed.
@@ -190,6 +193,10 @@ async fn keep(children: Children, program: Program, queue: Receiver<Order>) {
             Ending::ByItself(text) => {
                 log::warn!("{name}: {text}; starting it again");
                 pause = if started.elapsed() > LIVED { PAUSE_MIN } else { pause };
+                let known = children.status(&name);
+                if known.is_some_and(|known| known.state == ChildState::Running) {
+                    pause = pause.min(PAUSE_ANSWERED_MAX);
+                }
                 children.change(&name, |status| {
                     status.state = ChildState::Waiting;
                     status.pid = None;

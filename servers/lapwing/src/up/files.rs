@@ -27,6 +27,11 @@ const SERVER_VALIDITY: Duration = Duration::from_secs(397 * 86_400);
 /// A certificate older than this is made anew at the next start.
 const RENEW_AFTER: Duration = Duration::from_secs(300 * 86_400);
 
+/// How long the vendor's manifest is valid: whoever holds back newer ones is noticed after that.
+const MANIFEST_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+/// A manifest older than this is signed anew, at a start and while `up` runs.
+const MANIFEST_RENEW_AFTER: Duration = Duration::from_secs(30 * 86_400);
+
 /// Writes everything that `plan` needs below `data` (the folder of `up`).
 ///
 /// # Errors
@@ -53,7 +58,17 @@ pub(super) fn write(data: &DataFolder, plan: &Plan) -> Result<(), String> {
         }
     }
     repository(data)?;
-    put(&data.config("sensor"), sensor_config(data, plan).as_bytes(), Access::Owner)
+    let sensor = sensor_config(data, plan) + &own_settings(&data.config("sensor"));
+    put(&data.config("sensor"), sensor.as_bytes(), Access::Owner)
+}
+
+/// What somebody wrote into the sensor's configuration beside what `up` writes: what it collects
+/// and how much it keeps, which no plan knows.
+fn own_settings(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let mut kept = toml::from_str::<toml::Table>(&text).unwrap_or_default();
+    kept.retain(|name, value| value.is_table() && name != "servers" && name != "enrolment");
+    if kept.is_empty() { String::new() } else { format!("\n{kept}") }
 }
 
 /// Whether the vendor's root signs it.
@@ -91,7 +106,7 @@ fn certificate(
     let made_for = format!("{} {} {} {names:?}\n", plan.deployment, server.role, server.id);
     let note = folder.join("cert.for");
     let is_same = std::fs::read_to_string(&note).is_ok_and(|known| known == made_for);
-    if is_same && key.exists() && is_young(&certificate) {
+    if is_same && key.exists() && is_younger(&certificate, RENEW_AFTER) {
         return Ok(());
     }
     let malformed = |_| format!("the plan's ids of {} are malformed", server.name);
@@ -106,9 +121,9 @@ fn certificate(
     put(&note, made_for.as_bytes(), Access::Owner)
 }
 
-fn is_young(file: &Path) -> bool {
+fn is_younger(file: &Path, than: Duration) -> bool {
     let modified = std::fs::metadata(file).and_then(|metadata| metadata.modified());
-    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < RENEW_AFTER))
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < than))
 }
 
 /// Where others reach what listens on `address`: "any address" is the one that this machine would
@@ -282,8 +297,11 @@ fn update(text: &mut String, data: &DataFolder) {
 }
 
 /// The vendor's side of updates on one machine: a signing key, and a repository that offers the
-/// notes of this version. Made once, and again when the version changes.
-fn repository(data: &DataFolder) -> Result<(), String> {
+/// notes of this version. Signed anew when the version changes, and long before the manifest ends.
+///
+/// # Errors
+/// The file that could not be read or written, and why.
+pub(super) fn repository(data: &DataFolder) -> Result<(), String> {
     const NOTES: &str = include_str!("../../../../CHANGELOG.md");
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let (secret, public) =
@@ -298,7 +316,7 @@ fn repository(data: &DataFolder) -> Result<(), String> {
     let version = env!("CARGO_PKG_VERSION");
     let folder = data.server("update").join("repository");
     let notes = data.server("update").join(format!("release-notes-{version}.md"));
-    if notes.exists() && folder.join("targets.json").exists() {
+    if notes.exists() && is_younger(&folder.join("targets.json"), MANIFEST_RENEW_AFTER) {
         return Ok(());
     }
     put(&notes, NOTES.as_bytes(), Access::Everyone)?;
@@ -310,7 +328,7 @@ fn repository(data: &DataFolder) -> Result<(), String> {
         arch: String::from("any"),
         version: version.to_owned(),
     };
-    let validity_ms = u64::try_from(AUTHORITY_VALIDITY.as_millis()).unwrap_or(u64::MAX);
+    let validity_ms = u64::try_from(MANIFEST_VALIDITY.as_millis()).unwrap_or(u64::MAX);
     let expires_ms = clock::unix_ms().saturating_add(validity_ms);
     vendor::publish(&key, &folder, expires_ms, &[source]).map(drop).map_err(|error| said(&error))
 }
@@ -376,7 +394,8 @@ fn sensor_config(data: &DataFolder, plan: &Plan) -> String {
         }
     };
     format!(
-        "# Written by `lapwing up` at each start: this machine's own sensor.\n\
+        "# Written by `lapwing up` at each start: this machine's own sensor. [collect] and [spool]\n\
+         # are yours and stay.\n\
          state_dir = \"state\"\n\n[servers]\n{servers}\nca_file = {}\n\n\
          [enrolment]\ntoken_file = {}\n",
         quoted(&data.authority("organisation.pem")),

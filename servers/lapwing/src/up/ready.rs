@@ -8,6 +8,7 @@ use super::children::Children;
 use super::data_folder::DataFolder;
 use super::files::read;
 use super::plan::Plan;
+use super::terminal::data_flag;
 
 /// What is in the file.
 pub(super) struct Ready<'a> {
@@ -44,7 +45,7 @@ impl Ready<'_> {
             "vendor_ca_file": self.data.authority("vendor.pem"),
             "user": "admin",
             "password": self.password,
-            "reset_password": "lapwing ctl users reset-password admin",
+            "reset_password": format!("lapwing ctl{} users reset-password admin", data_flag(self)),
             "api_token": read(&self.data.secret("api-token"))?,
             "enrolment_token": read(&self.data.secret("enrolment-token"))?,
             "registration": registration,

@@ -22,11 +22,16 @@ const SENSOR_TIME: Duration = Duration::from_secs(30);
 /// Pause between two looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the vendor's manifest is to be signed anew.
+const RENEW_EVERY: Duration = Duration::from_secs(86_400);
+
 /// Runs until a signal.
 pub(super) fn run(options: &Options) -> Result<(), String> {
     logging::start(log::LevelFilter::Warn);
-    let data = DataFolder::new(&options.data)
-        .map_err(|error| format!("{}: {error}", options.data.display()))?;
+    let data = DataFolder::new(&options.data).map_err(|error| {
+        let remedy = "name a folder that you may write with --data DIR";
+        format!("{}: {error}; {remedy}", options.data.display())
+    })?;
     let _lock = data.lock()?;
     if let Some(file) = &options.ready_file {
         // An old one would tell scripts of servers that do not answer yet.
@@ -140,7 +145,15 @@ impl Run {
                 }
             }
         };
-        smol::future::or(self.stop.begun(), watching).await;
+        let renewing = async {
+            loop {
+                Timer::after(RENEW_EVERY).await;
+                if let Err(error) = files::repository(&self.data) {
+                    log::error!("the vendor's manifest is not signed anew: {error}");
+                }
+            }
+        };
+        smol::future::or(self.stop.begun(), smol::future::or(watching, renewing)).await;
         Ok(())
     }
 
@@ -207,11 +220,17 @@ impl Run {
                 let is_own =
                     |sensor: &Value| sensor.get("id").and_then(Value::as_str) == Some(own.as_str());
                 let found = sensors.into_iter().find(|sensor| is_own(sensor));
+                // After a restart the collectors are as the last run left them, stopped, until
+                // this run's first word.
                 let is_online = |sensor: &Value| {
-                    sensor.get("status").and_then(Value::as_str) == Some("Online")
-                        && sensor
-                            .get("collectors")
-                            .is_some_and(|parts| parts != &Value::Array(vec![]))
+                    let parts = sensor.get("collectors").and_then(Value::as_array);
+                    let is_stopped = |part: &Value| {
+                        part.get("status").and_then(Value::as_str) == Some("stopped")
+                    };
+                    let has_told = parts.is_some_and(|parts| !parts.iter().all(is_stopped));
+                    let text = |key: &str| sensor.get(key).and_then(Value::as_str);
+                    text("status") == Some("Online")
+                        && (has_told || text("collection") == Some("disabled"))
                 };
                 if let Some(sensor) = found.filter(is_online) {
                     return Ok(Some(sensor));

@@ -40,7 +40,7 @@ pub(super) fn summary(ready: &Ready<'_>, sensor: Option<&Value>) {
 }
 
 /// The option that leads `ctl` to this platform, where the default would not.
-fn data_flag(ready: &Ready<'_>) -> String {
+pub(super) fn data_flag(ready: &Ready<'_>) -> String {
     let is_default = super::default_data().is_some_and(|default| default == ready.data.root());
     match is_default {
         true => String::new(),

@@ -3,6 +3,7 @@
 //! Not here: the stream to a browser (web/events.rs). Invariants: the facts kept are bounded, the
 //! oldest leave; a peer that does not answer is asked again after a pause.
 
+mod names;
 mod poll;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ pub(crate) use poll::start;
 
 use crate::limits::{LISTENERS_MAX, RECENT_FACTS_MAX};
 use crate::view::{Event, Sensor};
+use names::Names;
 
 /// The last known state, and who waits for the next.
 #[derive(Default)]
@@ -24,6 +26,7 @@ struct State {
     seen: Seen,
     sensors: Option<Arc<Vec<Sensor>>>,
     facts: VecDeque<Arc<Event>>,
+    names: Names,
     listeners: Vec<Sender<()>>,
 }
 
@@ -124,7 +127,8 @@ impl Live {
             return;
         }
         self.change(|state| {
-            for fact in facts {
+            for mut fact in facts {
+                state.names.tell(&mut fact);
                 if state.facts.len() >= RECENT_FACTS_MAX {
                     state.facts.pop_front();
                 }

@@ -1,6 +1,5 @@
 //! Sensors: the list, and one with what happens on its machine.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use askama::Template;
@@ -130,22 +129,10 @@ fn running_on(sensor: &Sensor) -> String {
     )
 }
 
-/// The newest facts of some kinds. One that does not name its element is told with what the fact
-/// before it said.
+/// The newest facts of some kinds.
 fn of_kinds(facts: &[Arc<Event>], kinds: &[&str]) -> Vec<Line> {
-    let names = facts.iter().filter(|fact| fact.names_its_element());
-    let name_by_element: BTreeMap<&str, String> =
-        names.map(|fact| (fact.element.as_str(), fact.summary())).collect();
     let wanted = facts.iter().filter(|fact| kinds.contains(&fact.kind.as_str()));
-    let line = |fact: &Arc<Event>| {
-        let known = name_by_element.get(fact.element.as_str());
-        let what = match known {
-            Some(_) if fact.names_its_element() => fact.summary(),
-            Some(name) => format!("{name} ({})", fact.summary()),
-            None => fact.summary(),
-        };
-        Line { fact: Arc::clone(fact), what }
-    };
+    let line = |fact: &Arc<Event>| Line { fact: Arc::clone(fact), what: fact.line() };
     wanted.take(SHOWN_FACTS_MAX).map(line).collect()
 }
 

@@ -104,6 +104,12 @@ impl Fields {
     }
 }
 
+impl FromIterator<(String, Cell)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (String, Cell)>>(named: I) -> Self {
+        Self(named.into_iter().collect())
+    }
+}
+
 impl Serialize for Fields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
@@ -119,6 +125,5 @@ pub(crate) fn fields(items: &Items<'_, NamedCell<'_>>) -> Result<Fields, DecodeE
     items
         .iter()
         .map(|item| item.map(|named| (named.name.to_owned(), Cell::from(named.value))))
-        .collect::<Result<_, _>>()
-        .map(Fields)
+        .collect()
 }

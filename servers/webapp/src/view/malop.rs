@@ -179,6 +179,11 @@ impl Evidence {
         pairs.filter(|(_, value)| !value.is_empty()).collect()
     }
 
+    /// What a person can read of the element: without moments of a clock since boot.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (&str, &Cell)> {
+        self.fields.iter().filter(|(name, _)| !["started", "ended", "start_ticks"].contains(name))
+    }
+
     /// The chain of processes from the eldest parent down to the process concerned.
     pub(crate) fn chain(&self) -> Vec<&Element> {
         self.processes.iter().rev().collect()

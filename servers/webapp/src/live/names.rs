@@ -1,0 +1,40 @@
+//! What elements were called, for facts that do not name theirs: an end, a change.
+//!
+//! Not here: the graph, which knows all that is. Invariant: bounded; the oldest name leaves, and a
+//! fact about it is told by the element's id.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::limits::NAMES_MAX;
+use crate::view::Event;
+
+/// Names by element.
+#[derive(Default)]
+pub(super) struct Names {
+    by_element: HashMap<String, String>,
+    /// The elements in the order in which they were named.
+    order: VecDeque<String>,
+}
+
+impl Names {
+    /// Learns the name that `fact` gives its element, or tells it what an earlier one gave.
+    pub(super) fn tell(&mut self, fact: &mut Event) {
+        if !fact.names_its_element() {
+            fact.about = self.by_element.get(&fact.element).cloned();
+            return;
+        }
+        let name = fact.summary();
+        // What happens once is not heard of again.
+        if fact.op == "event" || name.is_empty() {
+            return;
+        }
+        if self.by_element.insert(fact.element.clone(), name).is_none() {
+            self.order.push_back(fact.element.clone());
+        }
+        while self.order.len() > NAMES_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_element.remove(&oldest);
+            }
+        }
+    }
+}
