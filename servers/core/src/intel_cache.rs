@@ -27,8 +27,8 @@ use lapwing_protocol::limits::CLASSIFY_KEYS_MAX;
 use crate::view::push_item;
 pub use key::{IndicatorKey, OwnedVerdict};
 use limits::{
-    ENTRIES_MAX, ORDER_MS, QUESTIONS_IN_FLIGHT_MAX, RECHECK_MS_MAX, RECHECK_MS_MIN,
-    RECHECK_STALE_MS, RETRY_MS_MAX, RETRY_MS_MIN, SIGHTED_ELEMENTS_MAX,
+    ENTRIES_MAX, ORDER_MS, QUESTION_BYTES_MAX, QUESTIONS_IN_FLIGHT_MAX, RECHECK_MS_MAX,
+    RECHECK_MS_MIN, RECHECK_STALE_MS, RETRY_MS_MAX, RETRY_MS_MIN, SIGHTED_ELEMENTS_MAX,
 };
 
 /// Where an indicator was seen.
@@ -195,10 +195,12 @@ impl IntelCache {
         if now_ms < self.retry_at_ms || self.in_flight.len() >= QUESTIONS_IN_FLIGHT_MAX {
             return None;
         }
-        let mut keys = Vec::new();
+        let (mut keys, mut bytes) = (Vec::new(), 0);
         while keys.len() < CLASSIFY_KEYS_MAX
+            && bytes < QUESTION_BYTES_MAX
             && let Some(key) = self.waiting.pop_front()
         {
+            bytes += key.to_string().len() + 4;
             let entry = self.entries.get_mut(&key);
             if let Some(entry) = entry.filter(|entry| entry.asking == Asking::Waiting) {
                 entry.asking = Asking::InFlight;

@@ -24,6 +24,7 @@ mod ingest;
 mod ledger;
 mod malware;
 mod metrics;
+mod retention;
 mod roster;
 mod server;
 mod sessions;

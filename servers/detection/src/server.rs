@@ -24,6 +24,8 @@ use lapwing_server_core::delivery::Offerings;
 use lapwing_store::journal::{self, DirectoryPartitions, JournalOptions};
 use lapwing_store::{DiskOptions, RowStore};
 
+use smol::Task;
+
 use crate::analyst::{Analyst, Ask, Knowledge, Watcher};
 use crate::commands::Commands;
 use crate::config::Config;
@@ -33,6 +35,7 @@ use crate::follow::Decoders;
 use crate::heartbeat::Beat;
 use crate::malware::Malware;
 use crate::metrics::SessionMetrics;
+use crate::retention;
 use crate::roster::Roster;
 use crate::sessions::{RECEIVE_BYTES, Sessions};
 use crate::sources::Inside;
@@ -86,12 +89,13 @@ impl Server {
     /// The TLS library refuses.
     pub async fn serve(self) -> Result<(), HostError> {
         let Self { host, parts, ports, addresses, analyst } = self;
-        parts.start(&host, &addresses, analyst)?;
+        let keeping = parts.start(&host, &addresses, analyst)?;
         let health = {
             let parts = Arc::clone(&parts);
             move || parts.health()
         };
         let served = host.serve_ports(ports, Clients::OfDeployment, health).await;
+        keeping.cancel().await;
         smol::unblock(move || parts.close()).await;
         served
     }
@@ -207,8 +211,13 @@ impl Parts {
             .map_err(role)
     }
 
-    /// Starts the tasks.
-    fn start(&self, host: &Host, addresses: &Addresses, analyst: Analyst) -> Result<(), HostError> {
+    /// Starts the tasks; the one that is given back ends when it is dropped.
+    fn start(
+        &self,
+        host: &Host,
+        addresses: &Addresses,
+        analyst: Analyst,
+    ) -> Result<Task<()>, HostError> {
         let peers = &self.config.peers;
         if !peers.registration.is_empty() {
             let at = peers.registration.clone();
@@ -216,6 +225,9 @@ impl Parts {
             let beat = self.beat(addresses);
             host.executor().spawn(async move { beat.run(registration).await }).detach();
         }
+        let (journal, roster) = (Arc::clone(&self.journal), Arc::clone(&self.sessions.roster));
+        let keeping = retention::run(journal, roster, self.config.journal.keep.0);
+        let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
         let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());
         let stopped = Arc::clone(&self.stopped);
@@ -226,7 +238,7 @@ impl Parts {
             }
         };
         host.executor().spawn(task).detach();
-        Ok(())
+        Ok(keeping)
     }
 
     fn health(&self) -> Health {

@@ -20,6 +20,7 @@ use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::delivery::Refused;
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Deframer;
+use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_HEADER_BYTES};
 use lapwing_protocol::message::Message;
@@ -308,20 +309,28 @@ impl Link<'_> {
         }
     }
 
+    /// Hands the commands that are due to the session. A sensor without memory cannot tell a command
+    /// that comes again, so for it the queue forgets them first: at most once, whatever happens.
+    async fn send_commands(&mut self) {
+        let (sensor, now_ms) = (self.member.sensor, clock::unix_ms());
+        let due = self.shared.commands.due(now_ms, sensor, self.sent);
+        let Some(last) = due.last().map(|command| command.number) else { return };
+        if self.member.about().memory == Memory::RamOnly {
+            self.shared.commands.settle(now_ms, sensor, |number| number <= last).await;
+        }
+        for command in due {
+            self.session.send_command(command);
+        }
+        self.sent = Some(last);
+    }
+
     /// Sends everything that is due in one write.
     async fn send_due(
         &mut self,
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), End> {
-        if self.greeted {
-            let sensor = self.member.sensor;
-            for command in self.shared.commands.due(clock::unix_ms(), sensor, self.sent) {
-                if !self.session.has_room() {
-                    break;
-                }
-                self.session.send_command(command);
-                self.sent = Some(command.number);
-            }
+        if self.greeted && self.session.has_room() {
+            self.send_commands().await;
         }
         let mut bytes = Vec::new();
         {

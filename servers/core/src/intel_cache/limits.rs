@@ -13,6 +13,9 @@ pub const SIGHTED_ELEMENTS_MAX: usize = 8;
 /// enough that what arrives meanwhile gathers into full questions.
 pub const QUESTIONS_IN_FLIGHT_MAX: usize = 4;
 
+/// Bytes of the indicators of one question, about: with the longest domain on top it fits a call.
+pub const QUESTION_BYTES_MAX: usize = 32 << 10;
+
 /// A verdict is asked for again at the latest after this long, in milliseconds (24 h).
 pub const RECHECK_MS_MAX: u64 = 86_400_000;
 

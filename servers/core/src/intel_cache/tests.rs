@@ -51,6 +51,20 @@ fn one_indicator_seen_often_is_asked_for_once() {
 }
 
 #[test]
+fn a_question_of_the_longest_domains_fits_one_call() {
+    let mut cache = IntelCache::default();
+    for number in 0..1_000 {
+        let name = format!("{number:04}.{}", "x".repeat(248));
+        let key = IndicatorKey::domain(&name).unwrap();
+        cache.observe(1, &key, (element(1), 1));
+    }
+    let question = cache.poll_questions(1).unwrap();
+    let bytes = question.indicators_bytes().len();
+    assert!(bytes < lapwing_protocol::limits::FRAME_BODY_BYTES_MAX / 2 + 1_024, "{bytes}");
+    assert!(question.keys.len() > 100);
+}
+
+#[test]
 fn questions_are_bounded_in_size_and_number() {
     let mut cache = IntelCache::default();
     for number in 1..=2_000 {
