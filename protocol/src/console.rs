@@ -181,7 +181,7 @@ pub struct EventView<'a> {
     pub received_ms: u64,
     /// The name of its kind.
     pub kind: &'a str,
-    /// put, patch, remove, forget, event, dropped, jump or undecoded.
+    /// put, patch, remove, forget, event, dropped, jump, undecoded, oversized or unreadable.
     pub op: &'a str,
     /// Its element.
     pub element: ElementGuid,
