@@ -309,8 +309,9 @@ impl Link<'_> {
         }
     }
 
-    /// Hands the commands that are due to the session. A sensor without memory cannot tell a command
-    /// that comes again, so for it the queue forgets them first: at most once, whatever happens.
+    /// Hands the commands that are due to the session. A sensor without memory cannot tell a
+    /// command that comes again, so for it the queue forgets them first: at most once, whatever
+    /// happens.
     async fn send_commands(&mut self) {
         let (sensor, now_ms) = (self.member.sensor, clock::unix_ms());
         let due = self.shared.commands.due(now_ms, sensor, self.sent);
