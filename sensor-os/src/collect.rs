@@ -10,7 +10,8 @@
 //! rest.
 //!
 //! Invariants: a collector never waits for the runner; what it could not see is marked as missing
-//! and never guessed; what it lost is counted; a machine at rest gives no facts.
+//! and never guessed; what it lost is counted; a machine at rest gives no facts; a thread that ends
+//! unasked is told of and started again, and one that hangs is told of and holds up nobody.
 
 mod fact;
 mod health;
@@ -53,6 +54,10 @@ mod sockets;
 mod supervise;
 #[cfg(target_os = "linux")]
 mod systemd;
+#[cfg(target_os = "linux")]
+mod thread;
+#[cfg(target_os = "linux")]
+mod unreadable;
 #[cfg(target_os = "linux")]
 mod users;
 

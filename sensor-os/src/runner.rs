@@ -41,7 +41,7 @@ use crate::status::Status;
 use ask::{Answer, Credentials, Trouble};
 use chunks::Losses;
 use intake::Receipt;
-use limits::{DISK_RETRY_MS, RECEIPTS_MAX};
+use limits::{DISK_RETRY_MS, RECEIPTS_MAX, TEND_PERIOD_MS};
 use link::{Link, Progress};
 
 /// How often a fact is handed in: each attempt spools all that the core made, so the second one
@@ -102,6 +102,8 @@ struct Runner<'m> {
     receipts: Vec<Receipt>,
     retries: Vec<Retry>,
     retry_due_ns: Option<u64>,
+    /// When the collectors' threads are looked after next.
+    tend_due_ns: u64,
     /// When the acknowledged places are to be written.
     progress_due_ns: Option<u64>,
     /// A command whose number is durable and whose end is not yet.
@@ -210,6 +212,7 @@ impl Runner<'_> {
             self.retry_due_ns,
             self.progress_due_ns,
             self.status_due_ns(),
+            self.collectors.as_ref().filter(|known| known.are_running()).map(|_| self.tend_due_ns),
         ];
         let first = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(first.saturating_sub(clock::now().monotonic_ns)))
@@ -249,6 +252,12 @@ impl Runner<'_> {
         let is_due = |due: Option<u64>| due.is_some_and(|due| due <= now.monotonic_ns);
         if is_due(self.sensor.poll_timeout()) {
             self.sensor.handle_timeout(now);
+        }
+        if is_due(Some(self.tend_due_ns)) {
+            self.tend_due_ns = now.after_ms(TEND_PERIOD_MS);
+            if let Some(collectors) = &mut self.collectors {
+                collectors.tend();
+            }
         }
         self.sync_if_due(now);
         self.tell_losses(now);

@@ -168,6 +168,27 @@ fn files_in_a_watched_folder_and_in_new_ones_below_are_seen() {
 }
 
 #[test]
+fn a_watched_folder_may_be_named_by_a_link_and_links_below_it_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, elsewhere) = (folder.path().join("real"), folder.path().join("elsewhere"));
+    std::fs::create_dir(&real).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let config = CollectorConfig { watched_folders: vec![link.clone()], ..Default::default() };
+    let Some(mut machine) = Watched::start_with(config) else { return };
+    std::os::unix::fs::symlink(&elsewhere, real.join("inner")).unwrap();
+    let shell = format!("echo a > {0}/inner/b; echo a > {0}/c", real.display());
+    let ended = Command::new("/bin/sh").args(["-c", &shell]).status().unwrap();
+    assert!(ended.success());
+    let path = link.join("c").display().to_string();
+    machine.wait_for("the file", |fact| fact.text(file_event::path) == Some(path.as_str()));
+    let is_inner =
+        |fact: &CollectedFact| fact.text(file_event::path).is_some_and(|path| path.ends_with("/b"));
+    assert!(!machine.seen.iter().any(is_inner));
+}
+
+#[test]
 fn a_name_that_is_looked_up_on_loopback_is_seen_once_with_its_answer() {
     let Some(mut machine) = Watched::start() else { return };
     let resolver = UdpSocket::bind("127.66.6.53:53").unwrap();
@@ -327,6 +348,12 @@ impl Watched {
         let (sender, facts) = fact_queue();
         let mut collectors = Collectors::new(config, sender);
         collectors.start();
+        // Each reports from its own thread.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !Source::ALL.iter().all(|source| collectors.reports().contains_key(source)) {
+            assert!(Instant::now() < deadline, "{:?}", collectors.reports());
+            std::thread::yield_now();
+        }
         let lacking: Vec<String> = [Source::Processes, Source::Connections, Source::Names]
             .into_iter()
             .filter_map(|source| {

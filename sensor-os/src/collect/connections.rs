@@ -29,7 +29,7 @@ use crate::sys::bpf::{SocketTracer, TracerReading};
 use crate::sys::clock;
 use crate::sys::host::name_thread;
 use crate::sys::sock_diag::{DestroyedReading, SockDiag, SocketRow, Transport};
-use crate::sys::wait::{Interest, wait};
+use crate::sys::wait::Interest;
 
 /// How long a fact waits for the collector of processes to tell of its process.
 const PROCESS_PATIENCE_NS: u64 = 60_000_000;
@@ -150,7 +150,7 @@ impl ConnectionCollector {
         let tracer = self.tracer.as_ref().map(AsFd::as_fd);
         let destroyed = self.destroyed.as_ref().map(AsFd::as_fd);
         watched.extend(tracer.into_iter().chain(destroyed).map(|fd| (fd, Interest::Readable)));
-        wait(&watched, Some(timeout)).map(drop)
+        self.stop.wait(&watched, Some(timeout)).map(drop)
     }
 
     fn step(&mut self) -> io::Result<()> {
@@ -246,7 +246,8 @@ impl ConnectionCollector {
             if wanted.is_empty() || looked_at > DESCRIPTORS_SEARCHED_MAX {
                 break;
             }
-            looked_at += procfs::socket_inodes(pid, |inode| {
+            let left = DESCRIPTORS_SEARCHED_MAX.saturating_sub(looked_at) + 1;
+            looked_at += procfs::socket_inodes(pid, left, |inode| {
                 if wanted.remove(&inode) {
                     holders.extend(u32::try_from(inode).map(|inode| (inode, pid)));
                 }

@@ -18,13 +18,13 @@ use lapwing_protocol::element::{Change, file_event};
 
 use super::fact::{CollectedFact, FactBuilder, Room};
 use super::health::{Parts, Report};
-use super::limits::{FOLDERS_MAX, INVENTORY_PERIOD};
+use super::limits::{EVENTS_AT_ONCE, FOLDERS_MAX, INVENTORY_PERIOD};
 use super::procfs;
 use super::queue::Source;
 use super::shared::{Shared, Stop};
-use crate::sys::fanotify::{FolderEvent, FolderHandle, FolderWatch, Reading};
+use crate::sys::fanotify::{FolderEvent, FolderHandle, FolderWatch, Link, Reading};
 use crate::sys::host::name_thread;
-use crate::sys::wait::{Interest, wait};
+use crate::sys::wait::Interest;
 use crate::sys::{clock, host};
 
 /// What happened to a file.
@@ -99,7 +99,8 @@ pub(crate) struct FolderCollector {
 }
 
 impl FolderCollector {
-    /// Opens a watch of `wanted` and what is below, and reports it.
+    /// Opens a watch of `wanted` and what is below; nothing is looked at yet, since what lies on a
+    /// filesystem that does not answer must hold up nobody else.
     pub(crate) fn open(shared: Shared, stop: Stop, wanted: Vec<PathBuf>) -> Self {
         let mut collector = Self {
             shared,
@@ -117,20 +118,20 @@ impl FolderCollector {
                 Err(error) => collector.open_error = Some(error),
             }
         }
-        collector.mark_absent();
-        collector.report();
         collector
     }
 
     /// Collects until it is asked to stop.
     pub(crate) fn run(mut self) {
         name_thread(c"lapwing-files");
+        self.mark_absent();
+        self.report();
         loop {
             let mut watched = vec![self.stop.wake.watched()];
             watched.extend(self.watch.as_ref().map(|watch| (watch.as_fd(), Interest::Readable)));
             let timeout: Option<Duration> =
                 (!self.absent.is_empty() && self.watch.is_some()).then_some(INVENTORY_PERIOD);
-            if let Err(error) = wait(&watched, timeout) {
+            if let Err(error) = self.stop.wait(&watched, timeout) {
                 log::error!("the collector of file events cannot wait, and ends: {error}");
                 return;
             }
@@ -173,21 +174,25 @@ impl FolderCollector {
 
     fn mark_absent(&mut self) {
         let absent = std::mem::take(&mut self.absent);
-        self.absent = absent.into_iter().filter(|path| !self.mark_tree(path, None)).collect();
+        self.absent =
+            absent.into_iter().filter(|path| !self.mark_tree(path, Link::Followed, None)).collect();
     }
 
     /// Marks `root` and the folders below it. Files below it are told as created by `pid`, if
     /// given. Answers whether `root` is marked.
-    fn mark_tree(&mut self, root: &Path, created_by: Option<u32>) -> bool {
+    fn mark_tree(&mut self, root: &Path, link: Link, created_by: Option<u32>) -> bool {
         let mut marked_root = false;
-        let mut left = VecDeque::from([root.to_owned()]);
-        while let Some(folder) = left.pop_front() {
+        let mut left = VecDeque::from([(root.to_owned(), link)]);
+        while let Some((folder, link)) = left.pop_front() {
+            if self.stop.is_asked() {
+                return marked_root;
+            }
             let Some(watch) = &self.watch else { return false };
             if self.folders.len() >= FOLDERS_MAX {
                 self.beyond_bound = true;
                 return marked_root;
             }
-            let handle = match watch.mark(&folder) {
+            let handle = match watch.mark(&folder, link) {
                 Ok(handle) => handle,
                 Err(error) => {
                     log::debug!("{} is not watched: {error}", folder.display());
@@ -198,7 +203,10 @@ impl FolderCollector {
             self.folders.insert(handle, folder.clone());
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => left.push_back(entry.path()),
+                    Ok(kind) if kind.is_dir() && self.folders.len() + left.len() < FOLDERS_MAX => {
+                        left.push_back((entry.path(), Link::Refused));
+                    }
+                    Ok(kind) if kind.is_dir() => self.beyond_bound = true,
                     Ok(kind) if kind.is_file() => {
                         if let Some(pid) = created_by {
                             self.tell(&entry.path(), Action::Created, pid);
@@ -214,7 +222,7 @@ impl FolderCollector {
     fn read(&mut self) {
         let mut happened = Vec::new();
         let Some(watch) = &mut self.watch else { return };
-        match watch.read(|event| happened.push(Happened::of(&event))) {
+        match watch.read(EVENTS_AT_ONCE, |event| happened.push(Happened::of(&event))) {
             Ok(Reading::Complete) => {}
             Ok(Reading::Lost) => {
                 log::warn!("the kernel lost events of watched folders");
@@ -238,7 +246,7 @@ impl FolderCollector {
                 self.absent.extend(wanted.cloned());
             }
             if event.appeared {
-                self.mark_tree(&path, Some(event.pid));
+                self.mark_tree(&path, Link::Refused, Some(event.pid));
                 self.report();
             }
             return;

@@ -5,12 +5,14 @@
 //! The cache is keyed by what changes when the content does: device, inode, size and both change
 //! times.
 //!
-//! Overflow: more than the bound of open programs are refused, and their hash is not seen;
-//! processes are bounded by the number of processes.
+//! Overflow: more than the bound of open programs, or of processes, are refused, and their hash is
+//! not seen. A file that does not answer (a network that is gone) holds up this thread alone:
+//! [`Hasher::is_stalled`] says so, and whoever owns it begins another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +20,8 @@ use std::thread::JoinHandle;
 use sha2::{Digest, Sha256};
 
 use super::join::Hash;
-use super::limits::{HASHED_BYTES_MAX, HASHES_MAX, OPEN_PROGRAMS_MAX};
+use super::limits::{HASH_STALL, HASHED_BYTES_MAX, HASHES_MAX, OPEN_PROGRAMS_MAX, PROCESSES_MAX};
+use crate::sys::clock;
 use crate::sys::host::{FileIdentity, name_thread};
 use crate::sys::wait::Wake;
 
@@ -102,6 +105,8 @@ impl HashCache {
 struct Work {
     open: VecDeque<(FileIdentity, File)>,
     processes: VecDeque<(FileIdentity, u32)>,
+    /// What is being read.
+    current: Option<FileIdentity>,
     closing: bool,
 }
 
@@ -109,9 +114,23 @@ struct Work {
 struct Shared {
     work: Mutex<Work>,
     more: Condvar,
+    /// Since when one piece of a file is being read, in boot time; 0 where none is.
+    reading_since_ns: AtomicU64,
 }
 
-/// The hashing thread. Dropping it ends the thread after the file it is at.
+impl Shared {
+    fn reads(&self, current: FileIdentity) {
+        lock(&self.work).current = Some(current);
+        self.reading_since_ns.store(clock::boottime_ns(), Ordering::Relaxed);
+    }
+
+    fn rests(&self) {
+        self.reading_since_ns.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The hashing thread. Dropping it ends the thread after the piece of a file it is at; that is not
+/// waited for, since it may never come.
 #[derive(Debug)]
 pub(crate) struct Hasher {
     shared: Arc<Shared>,
@@ -147,11 +166,34 @@ impl Hasher {
         true
     }
 
+    /// When a read that is under way has taken too long, in boot time.
+    pub(crate) fn stall_due_ns(&self) -> Option<u64> {
+        let since_ns = self.shared.reading_since_ns.load(Ordering::Relaxed);
+        let patience_ns = u64::try_from(HASH_STALL.as_nanos()).unwrap_or(u64::MAX);
+        (since_ns > 0).then(|| since_ns.saturating_add(patience_ns))
+    }
+
+    /// Whether no further hash is to be expected: a read takes too long, or the thread is gone.
+    pub(crate) fn is_stalled(&self, now_ns: u64) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+            || self.stall_due_ns().is_some_and(|due_ns| due_ns <= now_ns)
+    }
+
+    /// The file that was read last.
+    pub(crate) fn current(&self) -> Option<FileIdentity> {
+        lock(&self.shared.work).current
+    }
+
     /// Asks for the hash of the image of a process. Many processes of one image may ask: any may
-    /// end before its turn, and the image is read once.
-    pub(crate) fn hash_process(&self, identity: FileIdentity, pid: u32) {
-        lock(&self.shared.work).processes.push_back((identity, pid));
+    /// end before its turn, and the image is read once. Answers whether it will come.
+    pub(crate) fn hash_process(&self, identity: FileIdentity, pid: u32) -> bool {
+        let mut work = lock(&self.shared.work);
+        if work.processes.len() >= PROCESSES_MAX {
+            return false;
+        }
+        work.processes.push_back((identity, pid));
         self.shared.more.notify_one();
+        true
     }
 
     /// The next hash that is there.
@@ -164,11 +206,6 @@ impl Drop for Hasher {
     fn drop(&mut self) {
         lock(&self.shared.work).closing = true;
         self.shared.more.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            log::error!("the hashing thread panicked");
-        }
     }
 }
 
@@ -193,7 +230,8 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
         }
         let Some((identity, file)) = work.open.pop_front() else { return Next::Continue };
         drop(work);
-        let hash = hash_file(&file, &identity, || Next::unless(lock(&shared.work).closing));
+        let between = || Next::unless(lock(&shared.work).closing);
+        let hash = hash_file(shared, &file, &identity, between);
         answer(Reach::Open, identity, hash);
     };
     let mut read = HashCache::default();
@@ -208,8 +246,12 @@ fn run(shared: &Shared, hashed: &Sender<Hashed>, wake: &Wake) {
         let Some((identity, pid)) = work.processes.pop_front() else { continue };
         drop(work);
         let known = read.hash_of(&identity);
-        let hash =
-            known.or_else(|| hash_file(&open_image(identity, pid)?, &identity, hash_open_ones));
+        let hash = known.or_else(|| {
+            shared.reads(identity);
+            let image = open_image(identity, pid);
+            shared.rests();
+            hash_file(shared, &image?, &identity, hash_open_ones)
+        });
         if let Some(hash) = hash {
             read.remember(identity, hash);
         }
@@ -240,6 +282,7 @@ fn open_image(identity: FileIdentity, pid: u32) -> Option<File> {
 /// SHA-256 of `file`, or nothing when it is too large, cannot be read, changed meanwhile, or
 /// `stop`.
 fn hash_file(
+    shared: &Shared,
     mut file: &File,
     identity: &FileIdentity,
     between: impl Fn() -> Next,
@@ -252,7 +295,10 @@ fn hash_file(
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match file.read(&mut buffer).ok()? {
+        shared.reads(*identity);
+        let read = file.read(&mut buffer);
+        shared.rests();
+        match read.ok()? {
             0 => break,
             read => hasher.update(buffer.get(..read)?),
         }
@@ -299,6 +345,22 @@ mod tests {
         assert!(hashing.has(&identity(1), Reach::Open));
         assert!(hashing.settle(&answer(Reach::Open, Hash::Unseen)));
         assert!(!hashing.has(&identity(1), Reach::Open));
+    }
+
+    #[test]
+    fn a_file_that_does_not_answer_is_seen_to_stall_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, b"abc").unwrap();
+        let identity = FileIdentity::of(&std::fs::metadata(&path).unwrap());
+        let hasher = Hasher::start(Arc::new(Wake::new().unwrap())).unwrap();
+        assert!(!hasher.is_stalled(clock::boottime_ns()));
+        hasher.shared.reads(identity);
+        let due_ns = hasher.stall_due_ns().unwrap();
+        assert!(!hasher.is_stalled(due_ns - 1) && hasher.is_stalled(due_ns));
+        assert_eq!(hasher.current(), Some(identity));
+        hasher.shared.rests();
+        assert!(!hasher.is_stalled(u64::MAX));
     }
 
     #[test]

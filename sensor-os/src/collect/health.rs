@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lapwing_protocol::element::{Change, health};
 
@@ -157,34 +157,89 @@ pub(crate) fn privilege_remedy() -> String {
     )
 }
 
+/// Trouble that a collector does not report itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// Its thread hangs.
+    Hanging,
+    /// Programs on some filesystem cannot be read.
+    Unreadable,
+}
+
 /// The last report of each collector.
 #[derive(Debug)]
 pub(crate) struct HealthBoard {
     sender: FactSender,
-    reports: Mutex<BTreeMap<Source, Report>>,
+    board: Mutex<Board>,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    /// What each says of itself.
+    own: BTreeMap<Source, Report>,
+    troubles: BTreeMap<(Source, Trouble), String>,
+    /// What was told.
+    told: BTreeMap<Source, Report>,
+}
+
+impl Board {
+    /// What is to be told of `source`: its own word and the troubles it has.
+    fn report(&self, source: Source) -> Option<Report> {
+        let mut report = self.own.get(&source)?.clone();
+        for (_, trouble) in self.troubles.iter().filter(|((of, _), _)| *of == source) {
+            if report.status == Status::Active {
+                report.status = Status::Degraded;
+            }
+            if !report.reason.is_empty() {
+                report.reason.push_str("; ");
+            }
+            report.reason.push_str(trouble);
+        }
+        Some(report)
+    }
 }
 
 impl HealthBoard {
     pub(crate) fn new(sender: FactSender) -> Self {
-        Self { sender, reports: Mutex::default() }
+        Self { sender, board: Mutex::default() }
     }
 
     /// Reports; gives a fact when something changed.
     pub(crate) fn report(&self, source: Source, report: Report) {
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        if reports.get(&source) == Some(&report) {
+        let mut board = self.lock();
+        board.own.insert(source, report);
+        self.tell(&mut board, source);
+    }
+
+    /// Notes a trouble of a collector, or with `None` that it is over.
+    pub(crate) fn trouble(&self, source: Source, trouble: Trouble, reason: Option<String>) {
+        let mut board = self.lock();
+        match reason {
+            Some(reason) => board.troubles.insert((source, trouble), reason),
+            None => board.troubles.remove(&(source, trouble)),
+        };
+        self.tell(&mut board, source);
+    }
+
+    fn tell(&self, board: &mut Board, source: Source) {
+        let Some(report) = board.report(source) else { return };
+        if board.told.get(&source) == Some(&report) {
             return;
         }
         if !report.reason.is_empty() {
             log::info!("collector {source} is {}: {}", report.status.name(), report.reason);
         }
         self.sender.give(fact(source, &report));
-        reports.insert(source, report);
+        board.told.insert(source, report);
     }
 
     /// The last reports.
     pub(crate) fn reports(&self) -> BTreeMap<Source, Report> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().told.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,6 +271,22 @@ mod tests {
         assert_eq!(told[0].text(health::status), Some("active"));
         assert_eq!(told[0].text(health::component), Some("files"));
         assert_eq!(told[1].text(health::status), Some("stopped"));
+    }
+
+    #[test]
+    fn trouble_comes_on_top_of_a_report_and_goes_again() {
+        let (sender, facts) = fact_queue_of(8);
+        let board = HealthBoard::new(sender);
+        board.report(Source::Files, Report::active("fanotify"));
+        for _ in 0..2 {
+            board.trouble(Source::Files, Trouble::Hanging, Some("it hangs".into()));
+        }
+        board.trouble(Source::Files, Trouble::Hanging, None);
+        let told: Vec<_> = std::iter::from_fn(|| facts.try_recv().ok()).collect();
+        let statuses: Vec<_> = told.iter().map(|fact| fact.text(health::status)).collect();
+        assert_eq!(statuses, [Some("active"), Some("degraded"), Some("active")]);
+        assert_eq!(told[1].text(health::reason), Some("it hangs"));
+        assert_eq!(told[2].text(health::reason), None);
     }
 
     #[test]

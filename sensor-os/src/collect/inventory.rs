@@ -22,7 +22,6 @@ use super::systemd::{SystemdPaths, SystemdUnits};
 use super::users::UserCollector;
 use crate::sys::clock;
 use crate::sys::host::name_thread;
-use crate::sys::wait::wait;
 
 /// What stays when collection stops, so that its next start knows what was told.
 #[derive(Debug)]
@@ -86,7 +85,8 @@ impl InventoryCollector {
         loop {
             self.look();
             let timeout_ns = looks.due_ns().saturating_sub(clock::boottime_ns());
-            let waited = wait(&[self.stop.wake.watched()], Some(Duration::from_nanos(timeout_ns)));
+            let timeout = Some(Duration::from_nanos(timeout_ns));
+            let waited = self.stop.wait(&[self.stop.wake.watched()], timeout);
             if let Err(error) = waited {
                 log::error!("the collector of accounts and services ends: {error}");
                 return self.memory;

@@ -394,8 +394,9 @@ impl Join {
     /// Ends a process that has ended, unless its hash is still to come.
     fn finish(&mut self, now_ns: u64, key: ProcessKey) {
         let awaits = self.awaiting.contains(&key);
+        let ending = self.ending.len();
         let Some(process) = self.ending.get_mut(&key) else { return };
-        if awaits {
+        if awaits && ending < PROCESSES_MAX {
             let patience_ns = now_ns.saturating_add(nanos(ENDED_HASH_PATIENCE));
             let give_up_ns = *process.give_up_ns.get_or_insert(patience_ns);
             // What is not told yet is told in time, without its hash; its end waits longer.
@@ -404,7 +405,12 @@ impl Join {
             }
             return;
         }
-        if !process.told || process.due_ns.is_some() {
+        if awaits {
+            // Too many wait already.
+            process.program.hash = Hash::Unseen;
+            self.awaiting.remove(&key);
+            self.tell(key);
+        } else if !process.told || process.due_ns.is_some() {
             self.tell(key);
         }
         if let Some(process) = self.ending.remove(&key) {

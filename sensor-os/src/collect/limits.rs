@@ -60,6 +60,17 @@ pub(crate) const EXEC_PATIENCE: Duration = Duration::from_millis(20);
 pub(crate) const HASH_PATIENCE: Duration = Duration::from_millis(40);
 /// How long an ended process waits for its hash before its end is told.
 pub(crate) const ENDED_HASH_PATIENCE: Duration = Duration::from_secs(5);
+/// One read of a program that takes longer than this does not answer: its filesystem is then left
+/// alone for [`UNREADABLE_PERIOD`], and its programs' hashes are shown as not seen.
+pub(crate) const HASH_STALL: Duration = Duration::from_secs(10);
+/// See [`HASH_STALL`].
+pub(crate) const UNREADABLE_PERIOD: Duration = Duration::from_secs(600);
+/// Filesystems that did not answer; beyond it the one that was found first is tried again, and each
+/// try may cost a thread that never ends.
+pub(crate) const UNREADABLE_MAX: usize = 16;
+/// Events of one kind that are handled at one go: about what the kernel's queues hold. What is left
+/// is read next, after a look at whether to stop.
+pub(crate) const EVENTS_AT_ONCE: usize = 16_384;
 /// How long an opened program waits for its exec before the open is taken for a failed one.
 pub(crate) const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an ended process can still be named as the owner of a connection or a file event.

@@ -28,7 +28,7 @@ use crate::sys::clock;
 use crate::sys::host::name_thread;
 use crate::sys::packet::{NameAnswers, Network};
 use crate::sys::sock_diag::{SockDiag, Transport};
-use crate::sys::wait::{Interest, wait};
+use crate::sys::wait::Interest;
 
 /// Largest IP packet.
 const PACKET_BYTES_MAX: usize = 65_536;
@@ -104,7 +104,7 @@ impl NameCollector {
             let mut watched = vec![self.stop.wake.watched()];
             watched.extend(self.captures.iter().map(|c| (c.as_fd(), Interest::Readable)));
             let timeout = (!self.waiting.is_empty()).then_some(ASKER_LOOK);
-            if let Err(error) = wait(&watched, timeout) {
+            if let Err(error) = self.stop.wait(&watched, timeout) {
                 log::error!("the collector of names cannot wait, and ends: {error}");
                 return;
             }
@@ -245,7 +245,9 @@ impl NameCollector {
         let mut looked_at = 0;
         for pid in pids {
             let mut holds = false;
-            looked_at += procfs::socket_inodes(pid, |inode| holds |= inodes.contains(&inode));
+            let left = DESCRIPTORS_SEARCHED_MAX.saturating_sub(looked_at) + 1;
+            let mut look = |inode| holds |= inodes.contains(&inode);
+            looked_at += procfs::socket_inodes(pid, left, &mut look);
             if holds {
                 return Some(pid);
             }

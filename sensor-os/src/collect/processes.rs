@@ -15,21 +15,22 @@ use std::time::Duration;
 use super::btf::kernel_exec_layout;
 use super::fact::ProcessKey;
 use super::hash::{HashCache, Hasher, Hashing, Reach};
-use super::health::Parts;
+use super::health::{Parts, Trouble};
 use super::join::{
     Arguments, Followed, Hash, Join, Opened, ProcessChange, ProgramFormat, format_of,
 };
-use super::limits::{PROCESS_POLL_PERIOD, SCAN_PERIOD};
+use super::limits::{EVENTS_AT_ONCE, PROCESS_POLL_PERIOD, SCAN_PERIOD};
 use super::period::Period;
 use super::process_facts::process_fact;
 use super::procfs::{self, Image, Stat};
 use super::queue::Source;
 use super::shared::{ProcessBrief, Shared, Stop};
+use super::unreadable::Unreadable;
 use crate::sys::bpf::{ExecTracer, TracerReading};
 use crate::sys::fanotify::{ExecOpen, ExecWatch, Reading};
 use crate::sys::host::{FileIdentity, name_thread};
 use crate::sys::proc_connector::{self, ProcConnector, ProcEvent, ProcHappening};
-use crate::sys::wait::{Interest, wait};
+use crate::sys::wait::Interest;
 use crate::sys::{clock, host};
 
 /// Without the connector an open is the only word of an exec: this is when `/proc` shows it.
@@ -58,6 +59,9 @@ pub(crate) struct ProcessCollector {
     memory: ProcessMemory,
     hasher: Hasher,
     hashing: Hashing,
+    unreadable: Unreadable,
+    /// How the parts were opened, until it is reported.
+    parts: Parts,
     connector: Option<ProcConnector>,
     execs: Option<ExecWatch>,
     tracer: Option<ExecTracer>,
@@ -72,7 +76,7 @@ pub(crate) struct ProcessCollector {
 }
 
 impl ProcessCollector {
-    /// Opens what can be opened, and reports it.
+    /// Opens what can be opened without touching a filesystem that may not answer.
     ///
     /// # Errors
     ///
@@ -100,9 +104,11 @@ impl ProcessCollector {
                 "/proc shows image and working folder of this user's processes only",
             );
         }
-        let mut collector = Self {
+        Ok(Self {
             hasher: Hasher::start(stop.wake.clone())?,
             hashing: Hashing::default(),
+            unreadable: Unreadable::default(),
+            parts,
             mounts: execs.as_ref().and_then(|_| File::open("/proc/self/mountinfo").ok()),
             marked: BTreeSet::new(),
             exec_hints: BTreeMap::new(),
@@ -115,17 +121,17 @@ impl ProcessCollector {
             connector,
             execs,
             tracer,
-        };
-        if let Some(refused) = collector.mark_mounts() {
-            parts.lacks(refused);
-        }
-        collector.shared.health.report(Source::Processes, parts.report());
-        Ok(collector)
+        })
     }
 
     /// Collects until it is asked to stop.
     pub(crate) fn run(mut self) -> ProcessMemory {
         name_thread(c"lapwing-process");
+        let mut parts = std::mem::take(&mut self.parts);
+        if let Some(refused) = self.mark_mounts() {
+            parts.lacks(refused);
+        }
+        self.shared.health.report(Source::Processes, parts.report());
         self.memory.join.handle_hasher_restart(clock::boottime_ns());
         self.scan();
         self.tell();
@@ -136,7 +142,8 @@ impl ProcessCollector {
                 due_ns = due_ns.min(self.looks.due_ns());
                 due_ns = self.exec_hints.values().copied().fold(due_ns, u64::min);
             }
-            due_ns = self.memory.join.poll_timeout().map_or(due_ns, |due| due.min(due_ns));
+            let others = [self.memory.join.poll_timeout(), self.hasher.stall_due_ns()];
+            due_ns = others.into_iter().flatten().fold(due_ns, u64::min);
             let timeout = Duration::from_nanos(due_ns.saturating_sub(now_ns));
             let mounts_changed = match self.wait(timeout) {
                 Ok(changed) => changed,
@@ -161,7 +168,7 @@ impl ProcessCollector {
         watched.extend(self.execs.as_ref().map(|execs| readable(execs.as_fd())));
         let mounts = self.mounts.as_ref().map(|mounts| (mounts.as_fd(), Interest::Priority));
         watched.extend(mounts);
-        let ready = wait(&watched, Some(timeout))?;
+        let ready = self.stop.wait(&watched, Some(timeout))?;
         Ok(mounts.is_some() && ready.last() == Some(&true))
     }
 
@@ -172,6 +179,7 @@ impl ProcessCollector {
         self.read_events();
         self.take_hashes();
         let now_ns = clock::boottime_ns();
+        self.tend_hasher(now_ns);
         if self.connector.is_none() {
             self.follow_hints(now_ns);
             if self.looks.is_due(now_ns) {
@@ -194,22 +202,20 @@ impl ProcessCollector {
     fn read_events(&mut self) {
         let mut events = Vec::new();
         if let Some(connector) = &mut self.connector {
-            match connector.read(|event| events.push(event)) {
+            match connector.read(EVENTS_AT_ONCE, |event| events.push(event)) {
                 Ok(proc_connector::Reading::Complete) => {}
                 Ok(proc_connector::Reading::Lost) => self.lost("process connector"),
                 Err(error) => log::warn!("the process connector cannot be read: {error}"),
             }
         }
-        let mut opens = Vec::new();
-        if let Some(execs) = &mut self.execs {
-            match execs.read(|open| opens.push(open)) {
+        // Each is fed as it is read: it holds a descriptor until then.
+        if let Some(mut execs) = self.execs.take() {
+            match execs.read(EVENTS_AT_ONCE, |open| self.feed_open(open)) {
                 Ok(Reading::Complete) => {}
                 Ok(Reading::Lost) => self.lost("fanotify"),
                 Err(error) => log::warn!("fanotify cannot be read: {error}"),
             }
-        }
-        for open in opens {
-            self.feed_open(open);
+            self.execs = Some(execs);
         }
         self.read_tracer();
         // What ended within this reading is not worth looking for in /proc.
@@ -261,17 +267,14 @@ impl ProcessCollector {
         let hash = match (format, self.memory.cache.hash_of(&identity)) {
             (ProgramFormat::Script, _) => Hash::Unseen,
             (_, Some(hash)) => Hash::Known(hash),
+            _ if self.unreadable.has(identity.device) => Hash::Unseen,
             _ if self.hashing.has(&identity, Reach::Open) => Hash::Awaited,
             _ if self.hasher.hash_open(identity, file) => {
                 self.hashing.asked(identity, Reach::Open);
                 Hash::Awaited
             }
-            _ => {
-                // Too many are open already: this one is reached by its process, if that lives.
-                self.hashing.asked(identity, Reach::Process(open.pid));
-                self.hasher.hash_process(identity, open.pid);
-                Hash::Awaited
-            }
+            // Too many are open already: this one is reached by its process, if that lives.
+            _ => self.hash_by_process(identity, open.pid),
         };
         let opened = Opened { image: Image::new(&path, identity), format, hash };
         self.memory.join.handle_open(now_ns, open.pid, opened);
@@ -401,19 +404,59 @@ impl ProcessCollector {
         if let Some(hash) = self.memory.cache.hash_of(&identity) {
             let now_ns = clock::boottime_ns();
             self.memory.join.handle_hash(now_ns, identity, Hash::Known(hash));
-        } else if !self.hashing.has(&identity, Reach::Process(key.pid)) {
-            self.hashing.asked(identity, Reach::Process(key.pid));
-            self.hasher.hash_process(identity, key.pid);
+        } else if self.hash_by_process(identity, key.pid) == Hash::Unseen {
+            self.memory.join.handle_hash(clock::boottime_ns(), identity, Hash::Unseen);
+        }
+    }
+
+    /// Asks for a hash that is reached by a process, and says what is to be expected of it.
+    fn hash_by_process(&mut self, identity: FileIdentity, pid: u32) -> Hash {
+        if self.hashing.has(&identity, Reach::Process(pid)) {
+            return Hash::Awaited;
+        }
+        if self.unreadable.has(identity.device) || !self.hasher.hash_process(identity, pid) {
+            return Hash::Unseen;
+        }
+        self.hashing.asked(identity, Reach::Process(pid));
+        Hash::Awaited
+    }
+
+    /// Replaces a hashing thread that does not come back from a file, whose filesystem is then left
+    /// alone for a while, and asks anew for the hashes that it owed.
+    fn tend_hasher(&mut self, now_ns: u64) {
+        let recovered = self.unreadable.expire(now_ns);
+        let is_stalled = self.hasher.is_stalled(now_ns);
+        if is_stalled {
+            match Hasher::start(self.stop.wake.clone()) {
+                Ok(hasher) => {
+                    let stalled = std::mem::replace(&mut self.hasher, hasher);
+                    if let Some(file) = stalled.current() {
+                        self.unreadable.add(now_ns, file.device);
+                    }
+                    self.hashing = Hashing::default();
+                    self.memory.join.handle_hasher_restart(now_ns);
+                }
+                Err(error) => log::error!("no thread to hash programs: {error}"),
+            }
+        }
+        if recovered || is_stalled {
+            let reason = self.unreadable.reason();
+            self.shared.health.trouble(Source::Processes, Trouble::Unreadable, reason);
         }
     }
 
     /// Marks the filesystems that may hold programs; answers which could not be.
     fn mark_mounts(&mut self) -> Option<String> {
         let execs = self.execs.as_ref()?;
-        let mut refused = Vec::new();
+        let (mut refused, mut unmarked) = (Vec::new(), Vec::new());
         let mut present = BTreeSet::new();
         for mount in procfs::read_mounts() {
             if !mount.may_hold_programs() {
+                continue;
+            }
+            if mount.waits_for_others() {
+                // To take an event the kernel opens the file for us, and this thread would wait.
+                unmarked.push(mount.path.display().to_string());
                 continue;
             }
             let known = self.marked.contains(&mount.device) || present.contains(&mount.device);
@@ -424,9 +467,11 @@ impl ProcessCollector {
             present.insert(mount.device);
         }
         self.marked = present;
+        unmarked.sort();
+        refused.extend(unmarked);
         let refused = refused.join(", ");
         (!refused.is_empty())
-            .then(|| format!("fanotify cannot watch {refused}; hashes there come from /proc"))
+            .then(|| format!("fanotify does not watch {refused}; hashes there come from /proc"))
     }
 }
 

@@ -213,7 +213,7 @@ pub(crate) fn read_snapshot(pid: u32) -> Option<Snapshot> {
 fn read_image(pid: u32) -> Option<Image> {
     let link = format!("/proc/{pid}/exe");
     let path = fs::read_link(&link).ok()?;
-    let identity = FileIdentity::of(&fs::metadata(&link).ok()?);
+    let identity = FileIdentity::known_of(&link).ok()?;
     Some(Image::new(&path, identity))
 }
 
@@ -223,11 +223,12 @@ pub(crate) fn process_numbers() -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The inodes of the sockets that a process holds, and how many descriptors were looked at.
-pub(crate) fn socket_inodes(pid: u32, mut take: impl FnMut(u64)) -> usize {
+/// The inodes of the sockets that a process holds, and how many descriptors were looked at: `most`
+/// at the most.
+pub(crate) fn socket_inodes(pid: u32, most: usize, mut take: impl FnMut(u64)) -> usize {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
     let mut looked_at = 0;
-    for entry in entries.flatten() {
+    for entry in entries.flatten().take(most) {
         looked_at += 1;
         let Ok(target) = fs::read_link(entry.path()) else { continue };
         let target = target.as_os_str().as_bytes();
@@ -276,6 +277,13 @@ impl Mount {
             "hugetlbfs",
         ];
         !NO_PROGRAMS.contains(&self.kind.as_str())
+    }
+
+    /// Whether its files are served by another machine or program, which may never answer.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        const SERVED: [&str; 9] =
+            ["nfs", "nfs4", "cifs", "smb3", "ceph", "afs", "fuse", "fuseblk", "coda"];
+        SERVED.contains(&self.kind.as_str()) || self.kind.starts_with("fuse.")
     }
 }
 

@@ -4,8 +4,11 @@
 //! system.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::fact::ProcessKey;
 use super::health::HealthBoard;
@@ -13,7 +16,8 @@ use super::limits::{PROCESSES_MAX, REMEMBERED_AFTER_END};
 use super::procfs::{self, Text};
 use super::queue::FactSender;
 use super::users::UserNames;
-use crate::sys::wait::Wake;
+use crate::sys::clock;
+use crate::sys::wait::{Interest, Wake, wait};
 
 /// What a collector is given.
 #[derive(Clone, Debug)]
@@ -24,10 +28,12 @@ pub(crate) struct Shared {
     pub(crate) users: Arc<UserNames>,
 }
 
-/// Tells one collector's thread to end.
+/// Tells one collector's thread to end, and from it whether it waits or works.
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
     asked: Arc<AtomicBool>,
+    /// Since when the thread works, in boot time; 0 while it waits.
+    busy_since_ns: Arc<AtomicU64>,
     pub(crate) wake: Arc<Wake>,
 }
 
@@ -35,8 +41,9 @@ impl Stop {
     /// # Errors
     ///
     /// The process has no descriptor left.
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { asked: Arc::default(), wake: Arc::new(Wake::new()?) })
+    pub(crate) fn new() -> io::Result<Self> {
+        let wake = Arc::new(Wake::new()?);
+        Ok(Self { asked: Arc::default(), busy_since_ns: Arc::default(), wake })
     }
 
     pub(crate) fn ask(&self) {
@@ -46,6 +53,37 @@ impl Stop {
 
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
+    }
+
+    /// The thread begins to work.
+    pub(crate) fn works(&self) {
+        self.busy_since_ns.store(clock::boottime_ns(), Ordering::Relaxed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn works_since(&self, since_ns: u64) {
+        self.busy_since_ns.store(since_ns, Ordering::Relaxed);
+    }
+
+    /// Since when it works, in boot time; 0 while it waits.
+    pub(crate) fn busy_since_ns(&self) -> u64 {
+        self.busy_since_ns.load(Ordering::Relaxed)
+    }
+
+    /// Waits, as [`wait`] does.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's own, other than interruption.
+    pub(crate) fn wait(
+        &self,
+        watched: &[(BorrowedFd<'_>, Interest)],
+        timeout: Option<Duration>,
+    ) -> io::Result<Vec<bool>> {
+        self.busy_since_ns.store(0, Ordering::Relaxed);
+        let waited = wait(watched, timeout);
+        self.works();
+        waited
     }
 }
 

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::connections::{ConnectionCollector, ConnectionMemory};
 use super::folders::FolderCollector;
-use super::health::{HealthBoard, Parts, Report};
+use super::health::{HealthBoard, Parts, Report, Trouble};
 use super::inventory::{InventoryCollector, InventoryMemory};
 use super::names::NameCollector;
 use super::processes::{ProcessCollector, ProcessMemory};
 use super::queue::{Count, FactSender, Source};
 use super::shared::{ProcessDirectory, Shared, Stop};
+use super::thread::{Ended, Running};
 use super::users::UserNames;
 
-/// Stack of a collector's thread. Paths and packets live on the heap.
-const STACK_BYTES: usize = 256 << 10;
+/// How long a stop waits for the threads: longer than any of them works at one thing.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+/// Work at one thing for this long is trouble: a whole scan takes a tenth of it.
+const HANGING: Duration = Duration::from_secs(30);
 
 /// What is to be collected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,29 +41,6 @@ impl Default for CollectorConfig {
             watched_folders: Vec::new(),
             unit_source: None,
         }
-    }
-}
-
-/// A collector's thread, and how to end it.
-#[derive(Debug)]
-struct Running<M> {
-    stop: Stop,
-    thread: JoinHandle<M>,
-}
-
-impl<M: Send + 'static> Running<M> {
-    fn start(name: &str, stop: Stop, run: impl FnOnce() -> M + Send + 'static) -> io::Result<Self> {
-        let thread = Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(run)?;
-        Ok(Self { stop, thread })
-    }
-
-    /// Waits for the thread's end and takes what it knows; nothing when it panicked.
-    fn join(self, source: Source) -> Option<M> {
-        let memory = self.thread.join().ok();
-        if memory.is_none() {
-            log::error!("the collector of {source} panicked; it starts again knowing nothing");
-        }
-        memory
     }
 }
 
@@ -136,16 +116,71 @@ impl Collectors {
             threads.inventory.as_ref().map(|running| &running.stop),
         ];
         stops.into_iter().flatten().for_each(Stop::ask);
-        self.processes = threads.processes.and_then(|running| running.join(Source::Processes));
-        self.connections =
-            threads.connections.and_then(|running| running.join(Source::Connections));
-        self.inventory = threads.inventory.and_then(|running| running.join(Source::Machine));
-        for (source, running) in [(Source::Files, threads.files), (Source::Names, threads.names)] {
-            running.and_then(|running| running.join(source));
-        }
+        let until = Instant::now() + STOP_PATIENCE;
+        self.processes = take_memory(threads.processes, Source::Processes, until);
+        self.connections = take_memory(threads.connections, Source::Connections, until);
+        self.inventory = take_memory(threads.inventory, Source::Machine, until);
+        take_memory(threads.files, Source::Files, until);
+        take_memory(threads.names, Source::Names, until);
         for source in self.config.sources.iter().copied() {
             self.shared.health.report(source, Report::stopped());
         }
+    }
+
+    /// Looks after the threads, to be called now and then while they run: one that ended unasked is
+    /// told of in health and started again, and of one that hangs health says so.
+    pub fn tend(&mut self) {
+        let Some(mut threads) = self.threads.take() else { return };
+        let Threads { processes, connections, files, names, inventory } = &mut threads;
+        if let Some(ended) = self.tend_one(processes, &[Source::Processes]) {
+            self.processes = ended.memory();
+            *processes = self.start_one(Source::Processes, Self::start_processes);
+        }
+        if let Some(ended) = self.tend_one(connections, &[Source::Connections]) {
+            self.connections = ended.memory();
+            *connections = self.start_one(Source::Connections, Self::start_connections);
+        }
+        if self.tend_one(files, &[Source::Files]).is_some() {
+            *files = self.start_one(Source::Files, Self::start_files);
+        }
+        if self.tend_one(names, &[Source::Names]).is_some() {
+            *names = self.start_one(Source::Names, Self::start_names);
+        }
+        let of_inventory = [Source::Users, Source::Services, Source::Machine];
+        if let Some(ended) = self.tend_one(inventory, &of_inventory) {
+            self.inventory = ended.memory();
+            *inventory = self.start_inventory_if_any();
+        }
+        self.threads = Some(threads);
+    }
+
+    /// Takes out a thread that ended; of one that lives it notes whether it hangs.
+    fn tend_one<M: Send + 'static>(
+        &self,
+        running: &mut Option<Running<M>>,
+        sources: &[Source],
+    ) -> Option<Ended<M>> {
+        let sources = || sources.iter().copied().filter(|of| self.config.sources.contains(of));
+        let alive = running.as_ref()?;
+        if !alive.has_ended() {
+            let busy = alive.busy();
+            for source in sources() {
+                let reason = (busy >= HANGING).then(|| {
+                    String::from("it waits for something of the system that does not answer")
+                });
+                self.shared.health.trouble(source, Trouble::Hanging, reason);
+            }
+            return None;
+        }
+        let ended = running.take()?.join(Instant::now());
+        for source in sources() {
+            log::error!("collector {source}: {}; it is started again", ended.reason());
+            self.shared.sender.overflowed(source);
+            let mut parts = Parts::default();
+            parts.lacks(format!("{}; it is started again", ended.reason()));
+            self.shared.health.report(source, parts.report());
+        }
+        Some(ended)
     }
 
     /// Whether they run.
@@ -243,8 +278,94 @@ impl Collectors {
     }
 }
 
+/// Waits for a thread that was asked to stop, not beyond `until`, and takes what it knows.
+fn take_memory<M: Send + 'static>(
+    running: Option<Running<M>>,
+    source: Source,
+    until: Instant,
+) -> Option<M> {
+    let ended = running?.join(until);
+    match &ended {
+        Ended::Knowing(_) => {}
+        Ended::Panicked | Ended::Hanging => {
+            let reason = ended.reason();
+            log::error!("collector {source}: {reason}; it starts again knowing nothing");
+        }
+    }
+    ended.memory()
+}
+
 impl Drop for Collectors {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::collect::health::Status;
+    use crate::collect::queue::fact_queue_of;
+    use lapwing_protocol::element::health;
+
+    /// Collectors of services alone, with a thread in place of the inventory's.
+    fn with_inventory(
+        run: impl FnOnce() -> InventoryMemory + Send + 'static,
+    ) -> (Collectors, Stop) {
+        let (sender, _) = fact_queue_of(64);
+        let config = CollectorConfig {
+            sources: [Source::Services].into(),
+            unit_source: Some("/nowhere".into()),
+            ..CollectorConfig::default()
+        };
+        let mut collectors = Collectors::new(config, sender);
+        collectors.shared.health.report(Source::Services, Report::active("a test"));
+        let stop = Stop::new().unwrap();
+        let inventory = Running::start("test", stop.clone(), run).unwrap();
+        let inventory = Some(inventory);
+        collectors.threads = Some(Threads { inventory, ..Threads::default() });
+        (collectors, stop)
+    }
+
+    fn inventory(collectors: &Collectors) -> &Running<InventoryMemory> {
+        collectors.threads.as_ref().unwrap().inventory.as_ref().unwrap()
+    }
+
+    #[test]
+    fn a_collector_that_panics_is_told_of_and_started_again() {
+        let (mut collectors, _) = with_inventory(|| panic!("as wanted"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !inventory(&collectors).has_ended() {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        let (sender, facts) = fact_queue_of(64);
+        collectors.shared.health = Arc::new(HealthBoard::new(sender));
+        collectors.tend();
+        let told = facts.try_recv().unwrap();
+        assert_eq!(told.text(health::status), Some("missing"));
+        let reason = told.text(health::reason).unwrap();
+        assert!(reason.contains("panicked; it is started again"), "{reason}");
+        assert!(!inventory(&collectors).has_ended());
+        collectors.stop();
+    }
+
+    #[test]
+    fn a_collector_that_hangs_is_told_of_and_is_well_again_when_it_goes_on() {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (mut collectors, stop) = with_inventory(move || {
+            let _ = wait.recv();
+            InventoryMemory::new(None)
+        });
+        let status = |collectors: &Collectors| collectors.reports()[&Source::Services].status;
+        collectors.tend();
+        assert_eq!(status(&collectors), Status::Active);
+        stop.works_since(1);
+        collectors.tend();
+        assert_eq!(status(&collectors), Status::Degraded);
+        stop.works();
+        collectors.tend();
+        assert_eq!(status(&collectors), Status::Active);
+        drop(go_on);
     }
 }

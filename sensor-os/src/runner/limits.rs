@@ -16,6 +16,8 @@ pub(crate) const STATUS_PERIOD_MS: u64 = 1_000;
 pub(crate) const PROGRESS_PERIOD_MS: u64 = 1_000;
 /// Before something that the disk refused is tried again.
 pub(crate) const DISK_RETRY_MS: u64 = 5_000;
+/// Between two looks after the collectors' threads: one that keeps ending is started no more often.
+pub(crate) const TEND_PERIOD_MS: u64 = 10_000;
 /// Between two findings of loss: a full spool loses something with every chunk.
 pub(crate) const LOSS_TOLD_MS: u64 = 60_000;
 /// Before an enrolment that failed is tried again, at first ...

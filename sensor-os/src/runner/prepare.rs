@@ -212,6 +212,7 @@ pub(super) async fn with_runner(
         receipts: Vec::new(),
         retries: Vec::new(),
         retry_due_ns: None,
+        tend_due_ns: 0,
         progress_due_ns: None,
         command: None,
         fetched: Vec::new(),

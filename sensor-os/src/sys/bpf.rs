@@ -186,9 +186,11 @@ impl Ring {
         /// With less room than this the next record may not have found any.
         const ROOM_OF_FULL: u64 = 4_096;
         let mut position = self.consumer_position().load(Ordering::Relaxed);
-        let waiting = self.producer_position().saturating_sub(position);
+        // What is written while this reads is read next, or a storm of records would never end.
+        let end = self.producer_position();
+        let waiting = end.saturating_sub(position);
         let full = waiting + ROOM_OF_FULL > self.bytes as u64;
-        while position < self.producer_position() {
+        while position < end {
             let offset = usize::try_from(position).unwrap_or(0) & (self.bytes - 1);
             // SAFETY: records begin at multiples of eight, and `offset` is below the ring's bytes,
             // inside the data that is mapped behind the producer page.

@@ -79,11 +79,12 @@ impl Group {
     }
 
     /// Gives each waiting event's metadata and the records behind it to `take`, which owns the
-    /// metadata's descriptor if there is one.
-    fn read(&mut self, mut take: impl FnMut(Metadata, &[u8])) -> io::Result<Reading> {
+    /// metadata's descriptor if there is one; about `most` events.
+    fn read(&mut self, most: usize, mut take: impl FnMut(Metadata, &[u8])) -> io::Result<Reading> {
         let mut reading = Reading::Complete;
         let mut failures = 0;
-        loop {
+        let mut taken = 0;
+        while taken < most {
             let length = match wait::read_available(self.descriptor.as_fd(), &mut self.buffer) {
                 Ok(0) => return Ok(reading),
                 Ok(length) => length,
@@ -108,9 +109,11 @@ impl Group {
                     reading = Reading::Lost;
                     continue;
                 }
+                taken += 1;
                 take(metadata, records);
             }
         }
+        Ok(reading)
     }
 }
 
@@ -150,14 +153,14 @@ pub(crate) struct ExecWatch {
 }
 
 impl ExecWatch {
-    /// Opens a watch that has no mark yet.
+    /// Opens a watch that has no mark yet. The kernel's queue keeps its bound (16,384 events unless
+    /// the administrator says otherwise), and an overflow is told.
     ///
     /// # Errors
     ///
     /// Needs `CAP_SYS_ADMIN` and a kernel with fanotify.
     pub(crate) fn open() -> io::Result<Self> {
-        let flags = libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS;
-        Ok(Self { group: Group::open(flags)? })
+        Ok(Self { group: Group::open(libc::FAN_UNLIMITED_MARKS)? })
     }
 
     /// Watches the whole filesystem that holds `path`, whatever mount it is reached by; where the
@@ -173,13 +176,17 @@ impl ExecWatch {
             .or_else(|_| self.group.mark(libc::FAN_MARK_MOUNT, mask, path))
     }
 
-    /// Gives every waiting event to `take`, in the order of the opens.
+    /// Gives about `most` waiting events to `take`, in the order of the opens.
     ///
     /// # Errors
     ///
     /// The group's own.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(ExecOpen)) -> io::Result<Reading> {
-        self.group.read(|metadata, _| {
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        mut take: impl FnMut(ExecOpen),
+    ) -> io::Result<Reading> {
+        self.group.read(most, |metadata, _| {
             if let Some(program) = metadata.file {
                 take(ExecOpen { pid: metadata.pid, program });
             }
@@ -191,6 +198,15 @@ impl AsFd for ExecWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.group.descriptor.as_fd()
     }
+}
+
+/// What is made of a folder's name that is a symbolic link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The folder that it names.
+    Followed,
+    /// Nothing: whoever may write beside it could have it name any other.
+    Refused,
 }
 
 /// What names a folder whatever its path becomes: filesystem and handle.
@@ -254,7 +270,7 @@ impl FolderWatch {
     ///
     /// The kernel is older than 5.9, or was built without fanotify.
     pub(crate) fn open() -> io::Result<Self> {
-        let unlimited = libc::FAN_UNLIMITED_QUEUE | libc::FAN_UNLIMITED_MARKS;
+        let unlimited = libc::FAN_UNLIMITED_MARKS;
         let named = libc::FAN_REPORT_DFID_NAME;
         let group = Group::open(named | unlimited).or_else(|_| Group::open(named))?;
         Ok(Self { group })
@@ -266,7 +282,7 @@ impl FolderWatch {
     ///
     /// It is no folder, it cannot be read, the bound on marks is reached, or its filesystem has no
     /// file handles.
-    pub(crate) fn mark(&self, folder: &Path) -> io::Result<FolderHandle> {
+    pub(crate) fn mark(&self, folder: &Path, link: Link) -> io::Result<FolderHandle> {
         let mask = libc::FAN_CREATE
             | libc::FAN_CLOSE_WRITE
             | libc::FAN_MOVED_TO
@@ -274,18 +290,26 @@ impl FolderWatch {
             | libc::FAN_DELETE
             | libc::FAN_EVENT_ON_CHILD
             | libc::FAN_ONDIR;
-        let handle = folder_handle(folder)?;
-        self.group.mark(libc::FAN_MARK_ONLYDIR, mask, folder)?;
+        let handle = folder_handle(folder, link)?;
+        let stays = match link {
+            Link::Followed => 0,
+            Link::Refused => libc::FAN_MARK_DONT_FOLLOW,
+        };
+        self.group.mark(libc::FAN_MARK_ONLYDIR | stays, mask, folder)?;
         Ok(handle)
     }
 
-    /// Gives every waiting event to `take`.
+    /// Gives about `most` waiting events to `take`.
     ///
     /// # Errors
     ///
     /// The group's own.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(FolderEvent<'_>)) -> io::Result<Reading> {
-        self.group.read(|metadata, records| {
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        mut take: impl FnMut(FolderEvent<'_>),
+    ) -> io::Result<Reading> {
+        self.group.read(most, |metadata, records| {
             if let Some((folder, name)) = folder_and_name(records) {
                 take(FolderEvent { folder, name, pid: metadata.pid, mask: metadata.mask });
             }
@@ -324,7 +348,7 @@ fn folder_and_name(mut records: &[u8]) -> Option<(FolderHandle, &OsStr)> {
     }
 }
 
-fn folder_handle(folder: &Path) -> io::Result<FolderHandle> {
+fn folder_handle(folder: &Path, link: Link) -> io::Result<FolderHandle> {
     #[repr(C)]
     struct HandleBuffer {
         bytes: libc::c_uint,
@@ -343,7 +367,10 @@ fn folder_handle(folder: &Path) -> io::Result<FolderHandle> {
             path.as_ptr(),
             (&raw mut buffer).cast(),
             &raw mut mount,
-            0,
+            match link {
+                Link::Followed => libc::AT_SYMLINK_FOLLOW,
+                Link::Refused => 0,
+            },
         )
     } != 0;
     if failed {

@@ -94,15 +94,20 @@ impl ProcConnector {
         Ok(Self { socket, buffer: vec![0; 8192] })
     }
 
-    /// Gives every waiting event to `take`, in the kernel's order.
+    /// Gives the waiting events to `take`, in the kernel's order, of at most `most` datagrams: where
+    /// events come faster than they are read, this must end all the same.
     ///
     /// # Errors
     ///
     /// The socket's own.
-    pub(crate) fn read(&mut self, mut take: impl FnMut(ProcEvent)) -> io::Result<Reading> {
+    pub(crate) fn read(
+        &mut self,
+        most: usize,
+        mut take: impl FnMut(ProcEvent),
+    ) -> io::Result<Reading> {
         let suspended_ns = clock::suspended_ns();
         let mut reading = Reading::Complete;
-        loop {
+        for _ in 0..most {
             match self.socket.receive(&mut self.buffer)? {
                 Received::Nothing => return Ok(reading),
                 Received::Overflown => reading = Reading::Lost,
@@ -117,6 +122,7 @@ impl ProcConnector {
                 }
             }
         }
+        Ok(reading)
     }
 }
 
