@@ -174,3 +174,36 @@ fn every_role_has_an_example() {
     let unknown = ["config", "example", "dance"].map(String::from);
     assert_eq!(lapwing::main(&unknown), Exit::Usage);
 }
+
+#[test]
+fn what_an_operator_set_for_the_sensor_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let plan = plan(&options);
+    let file = folder.path().join("sensor/config.toml");
+    check(folder.path(), &plan);
+    let written = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{written}\n[collect]\nunit_source = \"units.txt\"\n")).unwrap();
+    for _ in 0..2 {
+        check(folder.path(), &plan);
+        let kept = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(kept.matches("unit_source = \"units.txt\"").count(), 1, "{kept}");
+        assert_eq!(kept.matches("[servers]").count(), 1, "{kept}");
+    }
+}
+
+#[test]
+fn an_old_manifest_is_signed_anew_and_a_young_one_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(folder.path());
+    let plan = plan(&options);
+    let file = folder.path().join("servers/update/repository/targets.json");
+    write_all(folder.path(), &plan).unwrap();
+    let first = std::fs::read(&file).unwrap();
+    write_all(folder.path(), &plan).unwrap();
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(31 * 86_400);
+    std::fs::File::open(&file).unwrap().set_modified(long_ago).unwrap();
+    write_all(folder.path(), &plan).unwrap();
+    assert_ne!(std::fs::read(&file).unwrap(), first);
+}
