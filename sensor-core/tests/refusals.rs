@@ -1,6 +1,6 @@
 //! What is given up, and what is turned away: a log that a server will not go on with, a command
 //! that finds no room. Nothing of it is silent, and nothing is told that is not so.
-#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod world;
 

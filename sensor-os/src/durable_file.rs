@@ -5,7 +5,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Who may read a file.
@@ -32,6 +33,30 @@ pub(crate) enum Durability {
 /// Those of the file system.
 pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Whether a folder is this process' own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// It is, and nobody else may look into it.
+    Us,
+    /// Another user could change what lies in it.
+    Others,
+}
+
+/// Makes a folder of ours the owner's alone, and says whether it is ours.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn close_folder(folder: &Path) -> io::Result<Owner> {
+    let data = fs::metadata(folder)?;
+    if data.uid() != crate::sys::host::effective_user() {
+        return Ok(Owner::Others);
+    }
+    if data.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(Owner::Us)
 }
 
 /// Writes `bytes` beside `path`, then renames them to `path`.
@@ -139,8 +164,10 @@ pub(crate) enum Locked {
 /// Those of the file system.
 pub(crate) fn lock_folder(folder: &Path) -> io::Result<Locked> {
     let path: PathBuf = folder.join("lock");
-    let file =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    // A link that somebody laid there must not have us open, or make, a file of its choice.
+    let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Locked::Ours(FolderLock { _file: file })),
         Err(fs::TryLockError::WouldBlock) => Ok(Locked::Others),
@@ -151,7 +178,6 @@ pub(crate) fn lock_folder(folder: &Path) -> io::Result<Locked> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_key_is_the_owners_alone_and_nothing_else_is_left() {
@@ -166,6 +192,27 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(read(&path, 2).is_err());
         assert!(read(&folder.path().join("none"), 2).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        std::os::unix::fs::symlink(&elsewhere, folder.path().join("lock")).unwrap();
+        assert!(lock_folder(folder.path()).is_err());
+        assert!(!elsewhere.exists());
+    }
+
+    #[test]
+    fn a_folder_of_ours_is_closed_and_one_of_others_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(close_folder(folder.path()).unwrap(), Owner::Us);
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        if crate::sys::host::is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(12_345), None).unwrap();
+            assert_eq!(close_folder(folder.path()).unwrap(), Owner::Others);
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use lapwing_protocol::id::{DeploymentId, SensorId, ServerId};
 use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 
-use crate::durable_file::{self, Access, Durability, FolderLock, Locked};
+use crate::durable_file::{self, Access, Durability, FolderLock, Locked, Owner};
 use record::RecordError;
 
 /// A PKCS #8 key has some 140 bytes.
@@ -82,6 +82,11 @@ pub(crate) struct StoredCommand {
 /// What is wrong with the state folder.
 #[derive(Debug)]
 pub enum StateError {
+    /// It belongs to another user, who could replace what lies in it.
+    NotOurs {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// Another sensor runs on it.
     InUse {
         /// The folder.
@@ -113,6 +118,12 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotOurs { folder } => write!(
+                f,
+                "{}: this folder belongs to another user; give it to the user of this process, or \
+                 name another `state_dir`",
+                folder.display()
+            ),
             Self::InUse { folder } => write!(
                 f,
                 "{}: another sensor runs on this folder; stop it, or name another `state_dir`",
@@ -165,6 +176,9 @@ impl StateFolder {
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         let failed = |error| StateError::File { path: folder.to_path_buf(), error };
         durable_file::make_folder(folder).map_err(failed)?;
+        if durable_file::close_folder(folder).map_err(failed)? == Owner::Others {
+            return Err(StateError::NotOurs { folder: folder.to_path_buf() });
+        }
         match durable_file::lock_folder(folder).map_err(failed)? {
             Locked::Ours(lock) => Ok(Self { path: folder.to_path_buf(), _lock: lock }),
             Locked::Others => Err(StateError::InUse { folder: folder.to_path_buf() }),

@@ -464,22 +464,6 @@ impl Spool {
         }
     }
 
-    /// Writes the acknowledged places for the next start of the process, without a sync.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn note_progress(&self) -> Result<(), SpoolError> {
-        self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::note_progress)
-    }
-
-    /// Makes the acknowledged places durable, so that a later start sends less twice.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn save_progress(&self) -> Result<(), SpoolError> {
-        self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::save_progress)
-    }
-
     /// Ends in good order: syncs everything and leaves the mark by which the next start goes on
     /// with the same logs.
     ///

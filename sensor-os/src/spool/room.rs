@@ -12,6 +12,22 @@ use super::log_folder::{LogFolder, Segment};
 use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed};
 
 impl Spool {
+    /// Writes the acknowledged places for the next start of the process, without a sync.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn note_progress(&self) -> Result<(), SpoolError> {
+        self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::note_progress)
+    }
+
+    /// Makes the acknowledged places durable, so that a later start sends less twice.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn save_progress(&self) -> Result<(), SpoolError> {
+        self.lanes.iter().flat_map(LaneLogs::all).try_for_each(LogFolder::save_progress)
+    }
+
     /// Removes files in which everything is safe, but for the one that holds the acknowledged
     /// place, and old logs of which everything is safe. Says which logs begin later now.
     ///

@@ -17,7 +17,7 @@ mod sockets;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub(crate) use execs::{ExecLayout, ExecTracer};
 pub(crate) use senders::{SenderLayout, SenderTracer};
@@ -175,8 +175,12 @@ impl Ring {
     }
 
     fn producer_position(&self) -> u64 {
-        // SAFETY: likewise for the producer page, which is only read.
-        unsafe { AtomicU64::from_ptr(self.producer.cast()) }.load(Ordering::Acquire)
+        // SAFETY: the first eight bytes of the producer page, page-aligned and mapped for reading
+        // as long as `self`. The kernel writes them at any time, so they are read as volatile; an
+        // atomic would have to be writable.
+        let position = unsafe { self.producer.cast::<u64>().read_volatile() };
+        fence(Ordering::Acquire);
+        position
     }
 
     fn read(&mut self, mut take: impl FnMut(&[u8])) -> TracerReading {
@@ -195,8 +199,10 @@ impl Ring {
             // SAFETY: records begin at multiples of eight, and `offset` is below the ring's bytes,
             // inside the data that is mapped behind the producer page.
             let header = unsafe { self.producer.add(self.page + offset) };
-            // SAFETY: the header's first four bytes are the length word that the kernel publishes.
-            let length = unsafe { AtomicU32::from_ptr(header.cast()) }.load(Ordering::Acquire);
+            // SAFETY: the header's first four bytes, aligned as the header is, are the length word
+            // that the kernel publishes; read as the producer's position is.
+            let length = unsafe { header.cast::<u32>().read_volatile() };
+            fence(Ordering::Acquire);
             if length & BUSY != 0 {
                 break;
             }

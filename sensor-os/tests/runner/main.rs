@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
 mod disk;
+mod rest;
 mod servers;
 mod wait;
 
