@@ -148,14 +148,18 @@ impl Accounts {
 
     /// Gives a user a new random password, which must be changed at the next login, and ends the
     /// user's sessions. Returns the password.
-    pub(crate) async fn reset_password(&self, name: &str) -> Result<String, AccountError> {
+    pub(crate) async fn reset_password(
+        &self,
+        name: &str,
+        source: IpAddr,
+    ) -> Result<String, AccountError> {
         let user = self.state().user_by_name.get(name).cloned();
         let user = user.ok_or(AccountError::NotFound("user"))?;
         let password = random_password()?;
         let hash = self.hasher.hash(password.clone()).await?;
         self.put_user(name, User { hash, must_change: true, ..user }).await?;
         self.end_sessions(name, None).await?;
-        self.state().throttle.forgive_account(name);
+        self.state().throttle.forgive(name, source);
         Ok(password)
     }
 

@@ -40,15 +40,17 @@ impl Throttle {
 
     /// The last attempt was no failure: the account's count ends, the address gets one back.
     pub(super) fn succeeded(&mut self, name: &str, source: IpAddr) {
-        self.forgive_account(name);
+        self.attempts_by_key.remove(&Key::Account(name.to_owned()));
         if let Some(attempts) = self.attempts_by_key.get_mut(&Key::Address(network(source))) {
             attempts.pop();
         }
     }
 
-    /// The account's count ends.
-    pub(super) fn forgive_account(&mut self, name: &str) {
+    /// The counts of the account and of an address end: whoever may reset a password may log in
+    /// with it from there at once.
+    pub(super) fn forgive(&mut self, name: &str, source: IpAddr) {
         self.attempts_by_key.remove(&Key::Account(name.to_owned()));
+        self.attempts_by_key.remove(&Key::Address(network(source)));
     }
 
     fn make_room(&mut self, key: &Key) {

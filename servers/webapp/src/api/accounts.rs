@@ -21,7 +21,7 @@ pub(super) async fn reset_password(
     State(app): State<App>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let password = app.accounts.reset_password(&name).await?;
+    let password = app.accounts.reset_password(&name, actor.source).await?;
     app.audit(&actor.name, actor.source, "password reset", &name, "ok").await;
     Ok(Json(json!({ "user": name, "password": password, "must_change": true })))
 }
