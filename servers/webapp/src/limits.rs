@@ -24,8 +24,8 @@ pub(crate) const TEXT_BYTES_MAX: usize = 4_096;
 
 /// Facts kept for sensors' pages, over all sensors: about 1 KiB each. The oldest leave.
 pub(crate) const RECENT_FACTS_MAX: usize = 4_096;
-/// Names of elements kept for facts that do not name theirs, over all sensors: a command line each,
-/// some 8 MiB. The oldest leave; a fact about them is told by the element's id.
+/// Names of elements kept for facts that do not name theirs, over all sensors: some 3 MiB. The
+/// oldest leave; a fact about them is told by the element's id.
 pub(crate) const NAMES_MAX: usize = 16_384;
 /// Facts shown on one sensor's page.
 pub(crate) const SHOWN_FACTS_MAX: usize = 60;

@@ -8,6 +8,16 @@ use std::collections::{HashMap, VecDeque};
 use crate::limits::NAMES_MAX;
 use crate::view::Event;
 
+/// Characters of a name that are kept: what follows it in the line is to be seen as well.
+const NAME_CHARS: usize = 60;
+
+fn cut(name: &str) -> String {
+    match name.char_indices().nth(NAME_CHARS) {
+        Some((at, _)) => format!("{}...", &name[..at]),
+        None => name.to_owned(),
+    }
+}
+
 /// Names by element.
 #[derive(Default)]
 pub(super) struct Names {
@@ -23,7 +33,7 @@ impl Names {
             fact.about = self.by_element.get(&fact.element).cloned();
             return;
         }
-        let name = fact.summary();
+        let name = cut(&fact.summary());
         // What happens once is not heard of again.
         if fact.op == "event" || name.is_empty() {
             return;
