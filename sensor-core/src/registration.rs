@@ -209,6 +209,8 @@ impl Registrar {
             0 => now.after_ms(self.backoff.next_ms()),
             wanted => now.after_ms(u64::from(wanted) + self.backoff.jitter_ms()),
         };
+        // The server that is dialed for want of an answer may be the one that wants to be left alone.
+        let until_ns = if step == Step::Dial { until_ns.max(self.not_before_ns) } else { until_ns };
         self.state = State::Waiting { until_ns, step };
     }
 
@@ -355,6 +357,28 @@ mod tests {
         sensor.handle_assigned(now, A);
         assert_eq!(next(&mut sensor, &mut now), Want::Dial(DialTarget::Assigned(A)));
         assert!(now.monotonic_ns >= nanoseconds(80_000));
+    }
+
+    #[test]
+    fn a_server_that_refuses_is_left_alone_also_where_registration_does_not_answer() {
+        for (has_detection, assigned) in [(false, Some(A)), (true, None)] {
+            let (mut sensor, mut now) = (registrar(true, has_detection, assigned), at(0));
+            sensor.start(now);
+            if assigned.is_none() {
+                next(&mut sensor, &mut now);
+                sensor.handle_ask_failed(now, 0);
+            }
+            assert!(matches!(next(&mut sensor, &mut now), Want::Dial(_)));
+            sensor.handle_connected(now);
+            let code = lapwing_protocol::code::Code::BUSY;
+            let reason = CloseReason::Refused { code, retry_after_ms: 60_000 };
+            sensor.handle_lost(now, Some(reason), Served::Greeting);
+            let refused = now;
+            assert!(matches!(next(&mut sensor, &mut now), Want::Ask { .. }));
+            sensor.handle_ask_failed(now, 0);
+            assert!(matches!(next(&mut sensor, &mut now), Want::Dial(_)));
+            assert!(now.is_past(refused.monotonic_ns, 60_000));
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Runner<'_> {
         let Some(event) = self.sensor.poll_event(now) else { return false };
         match event {
             // The bodies of calls served here are empty, and no call is made on this connection.
-            Event::Call { call, method, .. } => self.answer(call, method),
+            Event::Call { call, method, .. } => self.answer(now, call, method),
             Event::Reply { .. } => {}
             Event::AskRegistration { reason, trouble_with } => {
                 self.questions += 1;
@@ -177,7 +177,7 @@ impl Runner<'_> {
         }
     }
 
-    fn answer(&mut self, call: u32, method: Method) {
+    fn answer(&mut self, now: Now, call: u32, method: Method) {
         let mut body = vec![0; REPLY_BYTES_MAX];
         let (code, body) = match method {
             Method::REPORT => match self.report(&mut body) {
@@ -192,6 +192,10 @@ impl Runner<'_> {
             (self.sensor.encode_reply(&reply, &mut frame), self.link.as_mut())
         {
             link.send(&frame[..length]);
+            if link.is_overrun() {
+                log::warn!("{} asks and does not read; the connection is closed", self.dialed);
+                self.drop_link(now);
+            }
         }
     }
 

@@ -19,6 +19,8 @@ use crate::tls::TlsError;
 /// Bytes given to the socket and not yet written: about a credit window. Beyond it the core is not
 /// asked for more, and what it has stays spooled.
 const OUT_BYTES_MAX: usize = 128 << 10;
+/// Bytes that may wait beyond that, for answers to a server that asks and does not read.
+const OVERRUN_BYTES_MAX: usize = 1 << 20;
 /// Bytes read at once: one TLS record.
 const IN_BYTES: usize = 16 << 10;
 /// How long the last bytes may take at a stop.
@@ -35,12 +37,37 @@ pub(crate) enum Progress {
     Gone(TlsError),
 }
 
+/// Bytes on their way to the socket. What is written makes room, also where some always waits.
+#[derive(Debug, Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Outgoing {
+    fn push(&mut self, frames: &[u8]) {
+        // Moving what waits costs no more than what was written since the last time.
+        if self.written >= self.bytes.len() - self.written {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+        self.bytes.extend_from_slice(frames);
+    }
+
+    fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.written..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.written = (self.written + length).min(self.bytes.len());
+    }
+}
+
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     stream: Box<Stream>,
-    out: Vec<u8>,
-    written: usize,
+    out: Outgoing,
     is_flushed: bool,
     input: Box<[u8]>,
     input_bytes: usize,
@@ -50,8 +77,7 @@ impl Link {
     pub(crate) fn new(stream: Box<Stream>) -> Self {
         Self {
             stream,
-            out: Vec::new(),
-            written: 0,
+            out: Outgoing::default(),
             is_flushed: true,
             input: vec![0; IN_BYTES].into(),
             input_bytes: 0,
@@ -66,16 +92,17 @@ impl Link {
 
     /// Whether more may be given to [`Self::send`].
     pub(crate) fn has_room(&self) -> bool {
-        self.out.len() - self.written < OUT_BYTES_MAX
+        self.out.waiting().len() < OUT_BYTES_MAX
+    }
+
+    /// Whether so much waits that the other side cannot be reading.
+    pub(crate) fn is_overrun(&self) -> bool {
+        self.out.waiting().len() > OVERRUN_BYTES_MAX
     }
 
     /// Gives whole frames.
     pub(crate) fn send(&mut self, frames: &[u8]) {
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.written = 0;
-        }
-        self.out.extend_from_slice(frames);
+        self.out.push(frames);
     }
 
     /// The bytes that came; they count as taken.
@@ -130,17 +157,16 @@ impl Link {
 
     /// Whether something was to be written, and all of it is.
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.written == self.out.len() && self.is_flushed {
+        if self.out.waiting().is_empty() && self.is_flushed {
             return Poll::Ready(Ok(false));
         }
-        while self.written < self.out.len() {
-            let rest = self.out.get(self.written..).unwrap_or_default();
-            match Pin::new(&mut *self.stream).poll_write(context, rest) {
+        while !self.out.waiting().is_empty() {
+            match Pin::new(&mut *self.stream).poll_write(context, self.out.waiting()) {
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 Poll::Ready(Ok(length)) => {
-                    self.written += length;
+                    self.out.advance(length);
                     self.is_flushed = false;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -168,5 +194,27 @@ impl Link {
         };
         smol::future::or(rest, late).await;
         self.traffic()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_never_keeps_up_costs_no_more_than_what_waits() {
+        let mut out = Outgoing::default();
+        let mut expected = 0_u8;
+        for at in 0..10_000_u32 {
+            out.push(&[at as u8; 1_000]);
+            // One byte always stays behind.
+            let taken = out.waiting().len() - 1;
+            let first = out.waiting()[0];
+            assert!(first == expected || first == at as u8);
+            out.advance(taken);
+            assert_eq!(out.waiting(), [at as u8]);
+            expected = at as u8;
+            assert!(out.bytes.capacity() <= 16_000, "{}", out.bytes.capacity());
+        }
     }
 }
