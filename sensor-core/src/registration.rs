@@ -209,7 +209,7 @@ impl Registrar {
             0 => now.after_ms(self.backoff.next_ms()),
             wanted => now.after_ms(u64::from(wanted) + self.backoff.jitter_ms()),
         };
-        // The server that is dialed for want of an answer may be the one that wants to be left alone.
+        // The server that is dialed for want of an answer may be one that wants to be left alone.
         let until_ns = if step == Step::Dial { until_ns.max(self.not_before_ns) } else { until_ns };
         self.state = State::Waiting { until_ns, step };
     }

@@ -10,6 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
+use std::time::Instant;
 
 use lapwing_net::authority::{Authority, Usage};
 use lapwing_net::clock;
@@ -203,7 +204,7 @@ async fn sent_until_closed(
         }
     };
     let late = async {
-        smol::Timer::after(PATIENCE).await;
+        smol::Timer::at(Instant::now() + PATIENCE).await;
         Err(String::from("it keeps the connection open"))
     };
     smol::future::or(talking, late).await

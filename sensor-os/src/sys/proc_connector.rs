@@ -94,8 +94,8 @@ impl ProcConnector {
         Ok(Self { socket, buffer: vec![0; 8192] })
     }
 
-    /// Gives the waiting events to `take`, in the kernel's order, of at most `most` datagrams: where
-    /// events come faster than they are read, this must end all the same.
+    /// Gives the waiting events to `take`, in the kernel's order, of at most `most` datagrams:
+    /// where events come faster than they are read, this must end all the same.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the disk does to a sensor that runs: it refuses for long, or the process ends between the two
+//! What the disk does to a sensor that runs: it refuses for long, or the process ends between two
 //! writes that belong together.
 
 use std::path::Path;

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
 mod disk;
-mod rest;
 mod servers;
 mod wait;
 

@@ -11,10 +11,17 @@ use crate::view::Event;
 /// Characters of a name that are kept: what follows it in the line is to be seen as well.
 const NAME_CHARS: usize = 60;
 
+/// The name, cut; of a long one the program's folders go first, since its own name says most.
 fn cut(name: &str) -> String {
-    match name.char_indices().nth(NAME_CHARS) {
-        Some((at, _)) => format!("{}...", &name[..at]),
-        None => name.to_owned(),
+    if name.chars().count() <= NAME_CHARS {
+        return name.to_owned();
+    }
+    let (program, rest) = name.split_at(name.find(' ').unwrap_or(name.len()));
+    let own = program.rsplit('/').next().unwrap_or(program);
+    let brief = format!("{own}{rest}");
+    match brief.char_indices().nth(NAME_CHARS) {
+        Some((at, _)) => format!("{}...", &brief[..at]),
+        None => brief,
     }
 }
 
@@ -46,5 +53,20 @@ impl Names {
                 self.by_element.remove(&oldest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn of_a_long_name_the_program_and_its_first_arguments_stay() {
+        assert_eq!(cut("/bin/sleep 1"), "/bin/sleep 1");
+        let folder = format!("/{}/", "x".repeat(80));
+        assert_eq!(cut(&format!("{folder}rustc --version")), "rustc --version");
+        let long = cut(&format!("{folder}rustc {}", "\u{fc}".repeat(100)));
+        assert!(long.starts_with("rustc \u{fc}") && long.ends_with("..."), "{long}");
+        assert_eq!(cut(&"\u{fc}".repeat(61)).chars().count(), 63);
     }
 }

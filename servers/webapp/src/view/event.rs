@@ -107,7 +107,7 @@ impl Event {
     /// What else the fact says, in words.
     fn changes(&self) -> String {
         let words = self.fields.iter().filter_map(|(name, value)| match (name, value) {
-            // Moments of a clock since boot, and the machine's own counting, say nothing to a reader.
+            // Moments of a clock since boot, and the machine's own counting, tell a reader nothing.
             ("ended" | "started" | "missing" | "truncated", _) => None,
             ("user_time_us" | "system_time_us", _) => None,
             ("duration_ms", Cell::U64(ms)) => Some(format!("after {}", duration(*ms))),
