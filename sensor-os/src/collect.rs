@@ -61,7 +61,7 @@ mod unreadable;
 #[cfg(target_os = "linux")]
 mod users;
 
-pub use fact::{CollectedFact, OwnedValue, ProcessKey};
+pub use fact::{CollectedFact, OwnedValue, ProcessKey, ScanMark};
 pub use health::{Report, Status};
 pub use queue::{Count, FactSender, Source, fact_queue};
 #[cfg(target_os = "linux")]

@@ -22,7 +22,7 @@ use super::limits::{
 };
 use super::period::Period;
 use super::procfs;
-use super::queue::Source;
+use super::queue::{Rescan, Source};
 use super::shared::{ProcessBrief, Shared, Stop};
 use super::sockets::{Connection, ConnectionChange, Direction, Lingering, Owner, SocketTable};
 use crate::sys::bpf::{SocketTracer, TracerReading};
@@ -62,6 +62,8 @@ pub(crate) struct ConnectionCollector {
     tcp_rows: Vec<SocketRow>,
     /// What the next dump of TCP is to make of what waits out its time.
     lingering: Lingering,
+    /// Rows that are told again, and how many of them still wait.
+    rescan: Option<(Rescan, usize)>,
 }
 
 impl ConnectionCollector {
@@ -106,6 +108,7 @@ impl ConnectionCollector {
             udp_rows: Vec::new(),
             tcp_rows: Vec::new(),
             lingering: Lingering::Remember,
+            rescan: None,
         })
     }
 
@@ -169,7 +172,11 @@ impl ConnectionCollector {
         self.search_owners(now_ns);
         self.table.tell_owned(clock::boottime_ns());
         if self.scans.is_due(now_ns) && self.shared.sender.take_alarm(Source::Connections) {
+            self.tell();
+            let rescan = self.shared.sender.begin_scan(Source::Connections, connection::KIND);
             self.table.tell_all();
+            self.take_changes();
+            self.rescan = Some((rescan, self.waiting.len()));
         }
         for _ in 0..self.table.take_not_followed() {
             self.shared.sender.not_followed(Source::Connections);
@@ -256,11 +263,17 @@ impl ConnectionCollector {
         self.table.handle_holders(clock::boottime_ns(), &holders);
     }
 
+    fn take_changes(&mut self) {
+        let patience_ns = clock::boottime_ns() + PROCESS_PATIENCE_NS;
+        while let Some(change) = self.table.poll_change() {
+            self.waiting.push_back((patience_ns, change));
+        }
+    }
+
     fn tell(&mut self) {
         let now_ns = clock::boottime_ns();
-        while let Some(change) = self.table.poll_change() {
-            self.waiting.push_back((now_ns + PROCESS_PATIENCE_NS, change));
-        }
+        self.take_changes();
+        self.end_rescan();
         while let Some((patience_ns, change)) = self.waiting.front().copied() {
             let (ConnectionChange::Is(connection) | ConnectionChange::Ended(connection, ..)) =
                 &change;
@@ -276,6 +289,17 @@ impl ConnectionCollector {
             };
             self.waiting.pop_front();
             self.shared.sender.give(self.fact(&change, process));
+            if let Some((_, left)) = &mut self.rescan {
+                *left = left.saturating_sub(1);
+            }
+            self.end_rescan();
+        }
+    }
+
+    /// Ends the telling of all once everything of it was given.
+    fn end_rescan(&mut self) {
+        if let Some((rescan, _)) = self.rescan.take_if(|(_, left)| *left == 0) {
+            self.shared.sender.end_scan(rescan);
         }
     }
 

@@ -66,9 +66,31 @@ pub struct CollectedFact {
     /// When it was observed: nanoseconds since boot, counting suspend.
     pub time_ns: u64,
     fields: Vec<(Feature, OwnedValue)>,
+    scan: Option<ScanMark>,
+}
+
+/// Stands between facts, in place of one: all rows of the kind are told again, since something was
+/// lost on the way, and what is not told until the end has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScanMark {
+    /// From here on.
+    Begin,
+    /// Up to here.
+    End,
 }
 
 impl CollectedFact {
+    pub(crate) fn mark(source: Source, kind: Kind, scan: ScanMark) -> Self {
+        let (change, scan) = (Change::Event, Some(scan));
+        Self { source, kind, change, time_ns: 0, fields: Vec::new(), scan }
+    }
+
+    /// Whether it is no fact but a mark.
+    #[must_use]
+    pub fn scan(&self) -> Option<ScanMark> {
+        self.scan
+    }
+
     /// Lends it to `use_fact` in the protocol's form.
     pub fn with_fact<R>(&self, use_fact: impl FnOnce(&Fact<'_>) -> R) -> R {
         let fields: Vec<Field<'_>> = self
@@ -152,7 +174,8 @@ impl Room {
 
 impl FactBuilder {
     pub(crate) fn new(source: Source, kind: Kind, change: Change, time_ns: u64) -> Self {
-        let fact = CollectedFact { source, kind, change, time_ns, fields: Vec::with_capacity(16) };
+        let fields = Vec::with_capacity(16);
+        let fact = CollectedFact { source, kind, change, time_ns, fields, scan: None };
         Self { fact, missing: 0, truncated: 0 }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use lapwing_protocol::element::{Change, collector_count};
+use lapwing_protocol::element::{Change, collector_count, service, user};
 
 use super::fact::{CollectedFact, FactBuilder, Room};
 use super::health::{Parts, Report};
@@ -109,19 +109,28 @@ impl InventoryCollector {
         self.shared.users.refresh();
         let sender = &self.shared.sender;
         if self.sources.contains(&Source::Users) {
-            if sender.take_alarm(Source::Users) {
+            let rescan = sender.take_alarm(Source::Users).then(|| {
                 self.memory.users.tell_again();
-            }
+                sender.begin_scan(Source::Users, user::KIND)
+            });
             self.memory.users.collect(now_ns, |fact| sender.give(fact));
+            if let Some(rescan) = rescan {
+                sender.end_scan(rescan);
+            }
         }
         if !self.sources.contains(&Source::Services) {
             return;
         }
-        if sender.take_alarm(Source::Services) {
+        let rescan = sender.take_alarm(Source::Services).then(|| {
             self.memory.services.tell_again();
-        }
+            sender.begin_scan(Source::Services, service::KIND)
+        });
         let services = &mut self.memory.services;
         let read = services.collect(now_ns, &self.shared.processes, |fact| sender.give(fact));
+        // Where nobody answers, nothing is known to have ended.
+        if let Some(rescan) = rescan.filter(|_| read.is_ok()) {
+            sender.end_scan(rescan);
+        }
         self.report_services(read);
     }
 
@@ -206,11 +215,47 @@ fn count_fact(source: Source, count: Count) -> CollectedFact {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collect::fact::ScanMark;
     use crate::collect::health::HealthBoard;
     use crate::collect::queue::fact_queue_of;
     use crate::collect::shared::ProcessDirectory;
     use crate::collect::users::UserNames;
     use std::sync::Arc;
+
+    #[test]
+    fn an_end_that_the_full_queue_refused_is_told_by_telling_all_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let units = folder.path().join("units");
+        std::fs::write(&units, "a active\nb active\n").unwrap();
+        let (sender, facts) = fact_queue_of(4);
+        let shared = Shared {
+            health: Arc::new(HealthBoard::new(fact_queue_of(8).0)),
+            processes: Arc::<ProcessDirectory>::default(),
+            users: Arc::new(UserNames::new(Path::new("/nowhere"))),
+            sender: sender.clone(),
+        };
+        let memory = InventoryMemory::new(Some(&units));
+        let sources = [Source::Services].into();
+        let mut collector = InventoryCollector::open(shared, Stop::new().unwrap(), memory, sources);
+        let told = || -> Vec<_> {
+            let facts = std::iter::from_fn(|| facts.try_recv().ok());
+            facts.map(|fact| (fact.scan(), fact.text(service::name).map(str::to_owned))).collect()
+        };
+        collector.look();
+        assert_eq!(told().len(), 2);
+        // Nobody takes facts while b ends.
+        (0..4).for_each(|_| sender.give(count_fact(Source::Services, Count::default())));
+        let new = folder.path().join("new");
+        std::fs::write(&new, "a active\n").unwrap();
+        std::fs::rename(&new, &units).unwrap();
+        collector.look();
+        assert_eq!(told().len(), 4, "and the end was refused");
+        collector.look();
+        let (begin, end) = (Some(ScanMark::Begin), Some(ScanMark::End));
+        assert_eq!(told(), [(begin, None), (None, Some("a".into())), (end, None)]);
+        collector.look();
+        assert_eq!(told(), []);
+    }
 
     #[test]
     fn counts_are_told_once_and_then_rest() {

@@ -265,10 +265,21 @@ impl Join {
         }
     }
 
-    /// Tells every running process again: something was lost on the way.
+    /// Tells every process again that is told of and not of its end: something was lost on the way.
     pub(crate) fn tell_all(&mut self) {
-        let keys: Vec<ProcessKey> = self.running.values().map(|process| process.key).collect();
-        keys.into_iter().for_each(|key| self.tell(key));
+        let ending = self.ending.values().filter(|process| process.told);
+        let keys: Vec<ProcessKey> =
+            self.running.values().chain(ending).map(|process| process.key).collect();
+        for key in keys {
+            let due_ns = self.process_mut(key).and_then(|process| process.due_ns);
+            self.tell(key);
+            // An ended one still waits for its hash.
+            if self.ending.contains_key(&key)
+                && let Some(due_ns) = due_ns
+            {
+                self.schedule(key, due_ns);
+            }
+        }
     }
 
     /// Does what is due.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Facts that may wait for the runner. At about 300 bytes each this is 2.5 MiB, some seconds of a
 /// machine that builds software. Beyond it the newest fact is refused and counted, and its
-/// collector sees all its rows again at its next scan, so that state heals; an event is lost, and
-/// counted.
+/// collector tells all its rows again at its next scan, and the rows that are not among them end, so
+/// that state heals; an event is lost, and counted.
 pub(crate) const FACTS_WAITING_MAX: usize = 8_192;
 
 /// Bytes of a command line: with the paths below, a process row stays within the wire's row. What

@@ -12,6 +12,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use lapwing_protocol::element::process;
+
 use super::btf::kernel_exec_layout;
 use super::fact::ProcessKey;
 use super::hash::{HashCache, Hasher, Hashing, Reach};
@@ -190,7 +192,7 @@ impl ProcessCollector {
             self.shared.processes.expire(now_ns);
             self.scan();
             if self.shared.sender.take_alarm(Source::Processes) {
-                self.memory.join.tell_all();
+                self.tell_all();
             }
         }
         self.memory.join.handle_timeout(clock::boottime_ns());
@@ -378,6 +380,15 @@ impl ProcessCollector {
                 self.note(followed);
             }
         }
+    }
+
+    /// Something was lost on the way: tells all that is, and so what is not any more.
+    fn tell_all(&mut self) {
+        self.tell();
+        let rescan = self.shared.sender.begin_scan(Source::Processes, process::KIND);
+        self.memory.join.tell_all();
+        self.tell();
+        self.shared.sender.end_scan(rescan);
     }
 
     /// Gives what the join tells, and asks for the hashes it wants.

@@ -14,9 +14,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use lapwing_protocol::element::Kind;
 use smol::channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::fact::CollectedFact;
+use super::fact::{CollectedFact, ScanMark};
 use super::limits::FACTS_WAITING_MAX;
 
 /// Which collector.
@@ -94,6 +95,15 @@ struct Counter {
     alarm: AtomicBool,
 }
 
+/// Rows that are told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Rescan {
+    source: Source,
+    kind: Kind,
+    refused: u64,
+}
+
 /// Gives facts to the runner; clones share one queue and one set of counts.
 #[derive(Clone, Debug)]
 pub struct FactSender {
@@ -152,6 +162,32 @@ impl FactSender {
         counter.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Begins to tell all rows of `kind` again; to be ended by [`Self::end_scan`]. An end that was
+    /// refused would otherwise leave its row for ever.
+    pub(crate) fn begin_scan(&self, source: Source, kind: Kind) -> Rescan {
+        let rescan = Rescan { source, kind, refused: self.count(source).refused };
+        self.send_mark(rescan, ScanMark::Begin);
+        rescan
+    }
+
+    /// Ends it, if all was taken: what was not told since it began has ended. If not, `source` must
+    /// tell its rows once more.
+    pub(crate) fn end_scan(&self, rescan: Rescan) {
+        let counter = self.counter(rescan.source);
+        let has_all = counter.refused.load(Ordering::Relaxed) == rescan.refused
+            && !counter.alarm.load(Ordering::Relaxed);
+        if has_all {
+            self.send_mark(rescan, ScanMark::End);
+        }
+    }
+
+    fn send_mark(&self, rescan: Rescan, mark: ScanMark) {
+        let Rescan { source, kind, .. } = rescan;
+        if self.queue.try_send(CollectedFact::mark(source, kind, mark)).is_err() {
+            self.counter(source).alarm.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether `source` lost something since this was last asked, and so must tell its rows again.
     pub(crate) fn take_alarm(&self, source: Source) -> bool {
         self.counter(source).alarm.swap(false, Ordering::Relaxed)
@@ -177,7 +213,7 @@ impl FactSender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lapwing_protocol::element::{Change, Kind};
+    use lapwing_protocol::element::Change;
 
     fn fact(source: Source) -> CollectedFact {
         let kind = Kind(Kind::OWN_FIRST.0);
@@ -196,6 +232,26 @@ mod tests {
         assert!(sender.take_alarm(Source::Processes));
         assert!(!sender.take_alarm(Source::Processes), "an alarm is taken once");
         assert_eq!(sender.count(Source::Names), Count::default());
+    }
+
+    #[test]
+    fn rows_that_are_told_again_stand_between_marks_unless_something_is_refused() {
+        let (sender, receiver) = fact_queue_of(3);
+        let kind = Kind(Kind::OWN_FIRST.0);
+        let marks = || -> Vec<_> {
+            std::iter::from_fn(|| receiver.try_recv().ok()).map(|fact| fact.scan()).collect()
+        };
+        for (facts, told) in [
+            (1, vec![Some(ScanMark::Begin), None, Some(ScanMark::End)]),
+            (2, vec![Some(ScanMark::Begin), None, None]),
+            (3, vec![Some(ScanMark::Begin), None, None]),
+        ] {
+            let rescan = sender.begin_scan(Source::Processes, kind);
+            (0..facts).for_each(|_| sender.give(fact(Source::Processes)));
+            sender.end_scan(rescan);
+            assert_eq!(marks(), told);
+            assert_eq!(sender.take_alarm(Source::Processes), facts > 1, "it is done once more");
+        }
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl Collectors {
             threads.inventory.as_ref().map(|running| &running.stop),
         ];
         stops.into_iter().flatten().for_each(Stop::ask);
-        let until = Instant::now() + STOP_PATIENCE;
+        let sender = self.shared.sender.clone();
+        let until = (&sender, Instant::now() + STOP_PATIENCE);
         self.processes = take_memory(threads.processes, Source::Processes, until);
         self.connections = take_memory(threads.connections, Source::Connections, until);
         self.inventory = take_memory(threads.inventory, Source::Machine, until);
@@ -282,12 +283,13 @@ impl Collectors {
 fn take_memory<M: Send + 'static>(
     running: Option<Running<M>>,
     source: Source,
-    until: Instant,
+    (sender, until): (&FactSender, Instant),
 ) -> Option<M> {
     let ended = running?.join(until);
     match &ended {
         Ended::Knowing(_) => {}
         Ended::Panicked | Ended::Hanging => {
+            sender.overflowed(source);
             let reason = ended.reason();
             log::error!("collector {source}: {reason}; it starts again knowing nothing");
         }

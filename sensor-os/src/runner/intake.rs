@@ -14,7 +14,7 @@ use lapwing_sensor_core::{Intake, Now};
 use super::Runner;
 use super::limits::{DETAIL_BYTES_MAX, FACTS_AT_ONCE, LOSS_TOLD_MS};
 use crate::agent::{OwnRequest, Stored};
-use crate::collect::CollectedFact;
+use crate::collect::{CollectedFact, ScanMark};
 use crate::sys::clock;
 
 /// Whoever waits for the storing of a fact.
@@ -36,7 +36,21 @@ impl Runner<'_> {
     }
 
     fn take_one(&mut self, now: Now, fact: &CollectedFact) {
-        fact.with_fact(|fact| self.take(now, Lane::Bulk, fact));
+        match fact.scan() {
+            None => {
+                fact.with_fact(|fact| self.take(now, Lane::Bulk, fact));
+            }
+            Some(ScanMark::Begin) => self.sensor.begin_scan(fact.kind),
+            Some(ScanMark::End) => {
+                for _ in 0..super::INTAKE_ATTEMPTS {
+                    let ended = self.sensor.end_scan(now, fact.kind);
+                    self.spool_chunks(now);
+                    if ended.is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// Hands a fact to the core; what it has no room for yet is spooled first.
