@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Facts that may wait for the runner. At about 300 bytes each this is 2.5 MiB, some seconds of a
 /// machine that builds software. Beyond it the newest fact is refused and counted, and its
-/// collector tells all its rows again at its next scan, and the rows that are not among them end, so
+/// collector tells all its rows again at its next scan, and rows that are not among them end, so
 /// that state heals; an event is lost, and counted.
 pub(crate) const FACTS_WAITING_MAX: usize = 8_192;
 

@@ -90,7 +90,7 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let open = line.iter().position(|byte| *byte == b'(')?;
     let close = line.iter().rposition(|byte| *byte == b')')?;
     let pid = number(line.get(..open)?)?;
-    let name = line.get(open + 1..close)?.into();
+    let name = line.get(open + 1..close)?;
     let mut fields =
         line.get(close + 1..)?.split(u8::is_ascii_whitespace).filter(|f| !f.is_empty());
     let state = *fields.next()?.first()?;
@@ -101,16 +101,32 @@ pub(crate) fn parse_stat(line: &[u8]) -> Option<Stat> {
     let _foreground = fields.next()?;
     let flags = number(fields.next()?)?;
     let start_ticks = number(fields.nth(12)?)?;
+    let kernel_thread = flags & KERNEL_THREAD != 0;
+    let name = if kernel_thread { kernel_thread_name(name) } else { name };
     let narrow = |value: u64| u32::try_from(value).ok();
     Some(Stat {
         key: ProcessKey { pid: narrow(pid)?, start_ticks },
-        name,
+        name: name.into(),
         state,
         parent_pid: narrow(parent_pid)?,
         session: narrow(session)?,
         terminal: u32::try_from(terminal).unwrap_or(0),
-        kernel_thread: flags & KERNEL_THREAD != 0,
+        kernel_thread,
     })
+}
+
+/// The name of a kernel thread without what it works at: a `kworker/CPU:NUMBER` shows that behind
+/// `-` or `+`, and would have another name at each look.
+fn kernel_thread_name(name: &[u8]) -> &[u8] {
+    let Some(rest) = name.strip_prefix(b"kworker/") else { return name };
+    let end = rest.iter().position(|byte| matches!(byte, b'-' | b'+')).unwrap_or(rest.len());
+    let worker = rest.get(..end).unwrap_or(rest);
+    // A rescuer, `kworker/R-NAME`, is named by what it serves.
+    if worker.contains(&b':') {
+        name.get(..name.len() - rest.len() + end).unwrap_or(name)
+    } else {
+        name
+    }
 }
 
 fn number(digits: &[u8]) -> Option<u64> {

@@ -15,6 +15,22 @@ fn a_name_with_parentheses_and_spaces_does_not_shift_the_fields() {
 }
 
 #[test]
+fn a_kernel_worker_is_the_same_whatever_it_works_at() {
+    let named = |name: &str, flags: u64| {
+        let line = format!("9 ({name}) I 2 0 0 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 1 0 33 0 0");
+        String::from_utf8(parse_stat(line.as_bytes()).unwrap().name.to_vec()).unwrap()
+    };
+    let kernel = 0x0020_0000;
+    for work in ["", "-events", "+ext4-rsv-conversion"] {
+        assert_eq!(named(&format!("kworker/u8:1{work}"), kernel), "kworker/u8:1");
+    }
+    for name in ["kworker/R-ext4-", "ksoftirqd/0", "jbd2/sda1-8"] {
+        assert_eq!(named(name, kernel), name);
+    }
+    assert_eq!(named("kworker/1:2-mine", 0), "kworker/1:2-mine", "anybody may take the name");
+}
+
+#[test]
 fn a_cut_stat_is_nothing() {
     for length in 0..STAT.len() - 8 {
         let _ = parse_stat(&STAT[..length]);
