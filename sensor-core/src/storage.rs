@@ -162,7 +162,8 @@ const _: () = assert!(Sizes::MICROCONTROLLER.bytes() <= 4_036);
 impl Sizes {
     /// A microcontroller without a spool: 32 rows, six chunks of the largest size (256 bytes) on
     /// their way, one lane. 4,036 bytes are lent; the sensor itself takes [`SENSOR_BYTES_32_BIT`]
-    /// more on a 32-bit machine, and lists of fields lie on the stack ([`crate::limits::FIELDS_MAX`]).
+    /// more on a 32-bit machine, and lists of fields lie on the stack, see
+    /// [`crate::limits::FIELDS_MAX`].
     pub const MICROCONTROLLER: Self = Self {
         rows: 32,
         index: 64,
