@@ -19,6 +19,7 @@ pub mod graph;
 pub mod intel_cache;
 pub mod malop;
 pub mod manifest;
+pub mod pressure;
 pub mod query;
 pub mod reputation;
 pub mod rows;
