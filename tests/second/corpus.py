@@ -37,7 +37,10 @@ class Machine:
     def rewind(self):
         """The machine as it was behind the last spooled chunk, without saying so again."""
         self.file = open(self.path, "rb")  # noqa: SIM115: it stays open
-        self.lines, self.first_ts, self.time, self.at_end = 0, None, START_NS, False
+        first = self.file.readline()
+        self.first_ts = json.loads(first)["ts"] if first else 0
+        self.file.seek(0)
+        self.lines, self.time, self.at_end = 0, START_NS, False
         self.table, self.processes, self.connections = Table(self.bound), {}, {}
         self.log, self.body, self.digest = None, None, 0
         self.begin_segment()
@@ -49,7 +52,7 @@ class Machine:
         self.wants_segment = True
 
     def wall_ms(self, at):
-        return ((self.first_ts or 0) + at - START_NS) // 1_000_000
+        return (self.first_ts + at - START_NS) // 1_000_000
 
     def produce(self, now, room):
         """Reads what the corpus has by now; it waits where the spool is full."""
@@ -195,7 +198,6 @@ class Machine:
         """One line of the corpus: one fact."""
         e = json.loads(line)
         self.lines += 1
-        self.first_ts = e["ts"] if self.first_ts is None else self.first_ts
         self.time = e["ts"] - self.first_ts + START_NS
         sort, seq, pid = e.get("type"), e["seq"], e.get("pid")
         process, ticks = self.processes.get(pid), self.time // TICK_NS

@@ -150,7 +150,8 @@ class Sensor:
         self.spool.mark_clean()
         if self.session:
             self.session.connection.close()
-        say("stopped", lines=self.machine.lines, delivered=idle)
+        rows = len(self.machine.table.rows)
+        say("stopped", lines=self.machine.lines, rows=rows, delivered=idle)
         return 0
 
     def urgent(self, kind, row, told=None):
