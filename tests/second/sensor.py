@@ -41,7 +41,7 @@ class Sensor:
         self.command = spool.read(self.path("command.json"))
         self.assignment = spool.read(self.path("assignment.json"))
         self.machine = Machine(self, options)
-        self.session, self.trouble, self.attempts, self.ended = None, 0, 0, False
+        self.session, self.trouble, self.ended = None, 0, False
         self.failed, self.next_attempt, self.lost_at = 0, 0.0, None
         told = max((log.lines for log in self.spool.lanes[1]), default=0)
         if self.command and told != mark(self.command):
@@ -99,7 +99,8 @@ class Sensor:
         return address, server
 
     def connect(self):
-        self.attempts += 1
+        waited = self.lost_at is None or time.monotonic() - self.lost_at > 5
+        self.trouble = self.trouble or (1 if self.failed > 2 and waited else 0)
         try:
             address, server = self.assign()
             identity = (self.certificate, self.key)
@@ -120,9 +121,7 @@ class Sensor:
         window = min(300, 2 * 2 ** min(self.failed, 8))
         self.failed += 1
         self.next_attempt = now + error.retry_after + random.uniform(0, window)
-        if self.trouble == 0:
-            waited = self.lost_at is None or now - self.lost_at > 5
-            self.trouble = 2 if error.refused else 1 if self.failed >= 2 and waited else 0
+        self.trouble = self.trouble or (2 if error.refused else 0)
         say("lost", why=str(error), wait=round(self.next_attempt - now, 2))
 
     def run(self):
