@@ -167,6 +167,10 @@ impl Engine<'_> {
             hole.next_index = Some(made.next_index);
             hole.chain = made.chain;
         }
+        let stats = &mut self.recorder.stats;
+        stats.holes_declared += 1;
+        stats.chunks_in_holes += 1 + hole.to_seq.saturating_sub(hole.from_seq);
+        stats.facts_in_holes += outbox.facts_in(&hole).unwrap_or(0);
         outbox.add_hole(hole);
         self.session.forget_fetch(lane, hole.log, (hole.from_seq, hole.to_seq));
     }

@@ -103,6 +103,8 @@ pub enum PeerFault {
     Version,
     /// It does not take chunks as large as this sensor's.
     ChunkTooLarge,
+    /// It goes on with no log, not even with an empty one.
+    NoAgreement,
 }
 
 /// Why a session ends: the shell closes the connection.
@@ -156,6 +158,10 @@ impl fmt::Display for CloseReason {
             Self::Peer(PeerFault::ChunkTooLarge) => {
                 f.write_str("the server does not take chunks of this size")
             }
+            Self::Peer(PeerFault::NoAgreement) => f.write_str(
+                "the server goes on with no log of this sensor, not even a new one: they do not \
+                 agree on deployment, sensor or chain",
+            ),
             Self::Refused { code, .. } => write!(f, "the server refused this sensor: {code}"),
             Self::Draining { .. } => f.write_str("the server is draining"),
             Self::Idle => f.write_str("nothing came from the server for too long"),

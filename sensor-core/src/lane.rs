@@ -24,8 +24,9 @@ use crate::time::Now;
 pub(crate) enum Phase {
     /// A HelloAck.
     Ungranted,
-    /// The shell: where something lies in its spool. `chain` is the server's, before `next_seq`.
-    Locating { find: Find, next_seq: u64, chain: Chain, told: Told },
+    /// The shell: where something lies in its spool. `chain` is the server's, before `next_seq`;
+    /// `is_unknown` when that place itself was looked for in vain.
+    Locating { find: Find, next_seq: u64, chain: Chain, is_unknown: bool, told: Told },
     /// The shell: a new log.
     Opening { cause: LogCause, told: Told },
     /// The shell: what comes after an old log that is all stored.
@@ -173,7 +174,8 @@ impl<'a> LaneLink<'a> {
         }
         let is_within = |hole: &Hole| hole.from_seq <= self.cursor && self.cursor <= hole.to_seq;
         if let Some(hole) = self.jump.filter(is_within).or_else(|| outbox.hole_at(self.cursor)) {
-            return Next::Jump(hole);
+            // A server that stands within the hole is told of what is still to come alone.
+            return Next::Jump(Hole { from_seq: self.cursor, ..hole });
         }
         if self.cursor > outbox.sendable_seq() || self.cursor > self.credit.limit_seq {
             return Next::Nothing;

@@ -7,6 +7,7 @@
 //!
 //! Not here: addresses and the call itself; the shell keeps and makes them.
 
+use lapwing_protocol::code::Code;
 use lapwing_protocol::id::ServerId;
 use lapwing_protocol::registration::AssignReason;
 
@@ -230,6 +231,9 @@ impl Registrar {
     /// the beginning again.
     pub(crate) fn handle_lost(&mut self, now: Now, reason: Option<CloseReason>, served: Served) {
         let State::Connected { since_ns } = self.state else { return };
+        if let Some(CloseReason::Refused { code: Code::FENCED, retry_after_ms }) = reason {
+            return self.wait_fenced(now, retry_after_ms);
+        }
         if served == Served::Storing || now.is_past(since_ns, STABLE_MS) {
             self.backoff.reset();
         }
@@ -255,6 +259,21 @@ impl Registrar {
             | None => (None, 0),
         };
         self.wait(now, trouble, retry_after_ms);
+    }
+
+    /// Another process took over with this identity: a clone, for a connection of our own that was
+    /// left half-open is not heard of any more. Both would fence each other for ever, so the window
+    /// grows however well the session went. It is no trouble with the server: another one would
+    /// only hide it.
+    fn wait_fenced(&mut self, now: Now, retry_after_ms: u32) {
+        self.backoff.asked();
+        let wanted_ms = match retry_after_ms {
+            0 => 0,
+            wanted => u64::from(wanted) + self.backoff.jitter_ms(),
+        };
+        let until_ns = now.after_ms(self.backoff.next_ms().max(wanted_ms));
+        self.not_before_ns = until_ns;
+        self.state = State::Waiting { until_ns, step: Step::Dial };
     }
 
     fn wait(&mut self, now: Now, trouble: Option<AssignReason>, retry_after_ms: u32) {
@@ -370,7 +389,7 @@ mod tests {
             }
             assert!(matches!(next(&mut sensor, &mut now), Want::Dial(_)));
             sensor.handle_connected(now);
-            let code = lapwing_protocol::code::Code::BUSY;
+            let code = Code::BUSY;
             let reason = CloseReason::Refused { code, retry_after_ms: 60_000 };
             sensor.handle_lost(now, Some(reason), Served::Greeting);
             let refused = now;
@@ -379,6 +398,31 @@ mod tests {
             assert!(matches!(next(&mut sensor, &mut now), Want::Dial(_)));
             assert!(now.is_past(refused.monotonic_ns, 60_000));
         }
+    }
+
+    #[test]
+    fn hel_037_two_clones_that_fence_each_other_come_ever_more_rarely_and_ask_nobody() {
+        let mut clones = [3, 4].map(|seed| {
+            let installation = Installation { has_registration: true, ..Installation::default() };
+            Registrar::new(Installation { assigned: Some(A), ..installation }, seed)
+        });
+        clones.iter_mut().for_each(|clone| clone.start(at(0)));
+        // Whoever is due next connects, stores something, and so fences the other one.
+        let (mut now, mut sessions, mut last) = (at(0), 0, None);
+        while now.monotonic_ns < nanoseconds(3_600_000) {
+            let due = |clone: &Registrar| clone.deadline_ns().unwrap_or(u64::MAX);
+            let next = usize::from(due(&clones[1]) < due(&clones[0]));
+            now.monotonic_ns = now.monotonic_ns.max(due(&clones[next]));
+            assert_eq!(clones[next].poll(now), Some(Want::Dial(DialTarget::Assigned(A))));
+            clones[next].handle_connected(now);
+            sessions += 1;
+            if let Some(other) = last.replace(next).filter(|other| *other != next) {
+                let fenced = CloseReason::Refused { code: Code::FENCED, retry_after_ms: 0 };
+                let other: &mut Registrar = &mut clones[other];
+                other.handle_lost(now, Some(fenced), Served::Storing);
+            }
+        }
+        assert!((20..=80).contains(&sessions), "{sessions} sessions in an hour");
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(crate) struct Session<'a> {
     served: Served,
     /// By lane: facts of a log that was given up, which nobody acknowledged.
     pub(crate) facts_given_up: [u64; 2],
+    /// By lane: a log was opened on this connection.
+    is_log_opened: [bool; 2],
     /// The bulk lane must open a segment before it goes on with a server that lacks the last one.
     pub(crate) is_segment_wanted: bool,
 }
@@ -106,6 +108,7 @@ impl<'a> Session<'a> {
             greeted: None,
             served: Served::Nothing,
             facts_given_up: [0; 2],
+            is_log_opened: [false; 2],
             is_segment_wanted: false,
         }
     }
@@ -145,6 +148,7 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn handle_connected(&mut self, now: Now) {
+        self.is_log_opened = [false; 2];
         for link in &mut self.links {
             link.disconnect();
         }
@@ -324,6 +328,7 @@ impl<'a> Session<'a> {
     pub(crate) fn handle_open_log(&mut self, lane: Lane, log: LogPositions) {
         let index = lane.index();
         self.facts_given_up[index] += self.outboxes[index].open_log(log);
+        self.is_log_opened[index] = true;
         self.change_log(index);
     }
 

@@ -30,6 +30,12 @@ pub struct Stats {
     pub dropped_malformed: u64,
     /// Facts dropped because the memory of a sensor without a spool was full.
     pub dropped_memory_full: u64,
+    /// Holes that the shell declared: its spool was full, refused or damaged.
+    pub holes_declared: u64,
+    /// Chunks in these holes.
+    pub chunks_in_holes: u64,
+    /// Facts in these holes, as far as their number is known.
+    pub facts_in_holes: u64,
     /// Rows in the table.
     pub rows: u32,
     /// Commands that were turned away, and so stayed with the server.

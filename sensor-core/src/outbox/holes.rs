@@ -2,7 +2,7 @@
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
-use lapwing_protocol::id::ServerId;
+use lapwing_protocol::id::{LogId, ServerId};
 use lapwing_protocol::op::DropReason;
 
 use super::Outbox;
@@ -73,6 +73,31 @@ impl Outbox<'_> {
             self.facts_dropped += Chunk::decode(held.bytes).map_or(0, |chunk| chunk.header.count);
             self.window.remove(seq);
         }
+    }
+
+    /// Facts in a hole that the shell declares, where it is known with which one it begins.
+    pub(crate) fn facts_in(&mut self, hole: &Hole) -> Option<u64> {
+        let before = hole.from_seq.checked_sub(1)?;
+        let first_index = self.next_index_behind(hole.log, before)?;
+        Some(hole.next_index?.saturating_sub(first_index))
+    }
+
+    fn next_index_behind(&mut self, log: LogId, seq: u64) -> Option<u64> {
+        if seq == 0 {
+            return Some(1);
+        }
+        let is_current = self.current.log == log;
+        let known = self.tail.as_ref().filter(|_| !is_current).unwrap_or(&self.current);
+        let mut places = [known.acked, known.made].into_iter();
+        if let Some(place) = places.find(|place| known.log == log && place.seq == seq) {
+            return Some(place.next_index);
+        }
+        let mut holes = self.holes.as_slice().iter();
+        if let Some(known) = holes.find(|known| known.log == log && known.to_seq == seq) {
+            return known.next_index;
+        }
+        let held = if is_current { self.window.find(seq) } else { None };
+        Some(Chunk::decode(held?.bytes).ok()?.next_index())
     }
 
     /// The hole of the log that is sent, in which `seq` lies.

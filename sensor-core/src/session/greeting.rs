@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | at the acknowledged place, same chain | go on |
 //! | beyond it, within what was made, same chain | that much is stored: trim, go on |
+//! | within a hole | what it has of it is stored: the Jump begins there |
 //! | beyond what was made | this disk was rolled back: a new log, this one its parent |
 //! | anywhere, with another chain | the log forked: a new log, this one its parent |
 //! | before it, within the kept segments | send again from there, where it lost them itself |
@@ -27,7 +28,7 @@ use lapwing_protocol::message::Message;
 
 use super::{Connection, Session, Stage, State};
 use crate::config::Config;
-use crate::error::PeerFault;
+use crate::error::{CloseReason, PeerFault};
 use crate::event::Find;
 use crate::lane::{LaneLink, Phase, Told};
 use crate::outbox::Outbox;
@@ -146,13 +147,33 @@ impl Session<'_> {
             self.is_segment_wanted |= grant.lane == Lane::Bulk;
         } else {
             let known = self.links[index].position(before).filter(|_| log.acked.seq != before);
-            match known.or_else(|| self.outboxes[index].position(before)) {
+            let known = known.or_else(|| self.outboxes[index].position(before));
+            let is_open_end = self.is_open_end(index, before);
+            let known = known.filter(|known| known.chain == grant.chain || !is_open_end);
+            match known.or_else(|| self.place_in_hole(index, grant)) {
                 Some(known) => self.go_on(now, index, known, grant.chain),
                 None if has_spool => self.locate(index, Find::Behind(before), grant),
                 None => self.give_up(index, LogCause::Forked),
             }
         }
         Ok(())
+    }
+
+    /// The server's place within a hole, on its word: it stored what was sent before that was
+    /// dropped, and nothing is left here to compare its chain with. The Jump that follows, from
+    /// there on, sets it. Behind the last chunk of a hole there is none, and the chain must be the
+    /// hole's own; but for the end of a log of which nobody knows how it went on.
+    fn place_in_hole(&self, index: usize, grant: &LogGrant) -> Option<Position> {
+        let seq = grant.next_seq.checked_sub(1)?;
+        let hole = self.outboxes[index].hole_at(seq)?;
+        let is_inside = seq < hole.to_seq || self.is_open_end(index, seq);
+        is_inside.then_some(Position { seq, next_index: grant.next_index, chain: grant.chain })
+    }
+
+    /// Whether `seq` ends a hole of which nobody knows how much was in it.
+    fn is_open_end(&self, index: usize, seq: u64) -> bool {
+        let hole = self.outboxes[index].hole_at(seq);
+        hole.is_some_and(|hole| hole.to_seq == seq && hole.next_index.is_none())
     }
 
     /// Where to go on with a server that lacks what was acknowledged: behind what it has, where it
@@ -162,9 +183,10 @@ impl Session<'_> {
         let log = outbox.sending();
         let cause =
             self.server().map(|server| outbox.hole_cause(server, before + 1, log.acked.seq));
-        if matches!(cause, Some(JumpCause::Lost(_))) && before + 1 >= log.first_seq {
-            let is_first = before < log.first_seq;
-            return if is_first { Find::SegmentOf(log.first_seq) } else { Find::Behind(before) };
+        if matches!(cause, Some(JumpCause::Lost(_))) {
+            // What it lost and is still held goes again, also where some before it is trimmed.
+            let is_trimmed = before < log.first_seq;
+            return if is_trimmed { Find::SegmentOf(log.first_seq) } else { Find::Behind(before) };
         }
         let is_all = log.acked.seq == log.made.seq;
         Find::SegmentOf(if is_all { log.acked.seq } else { log.acked.seq + 1 })
@@ -175,6 +197,7 @@ impl Session<'_> {
             find,
             next_seq: grant.next_seq,
             chain: grant.chain,
+            is_unknown: false,
             told: Told::NotYet,
         };
     }
@@ -182,24 +205,30 @@ impl Session<'_> {
     /// The shell looked something up.
     pub(crate) fn handle_located(&mut self, now: Now, lane: Lane, found: Option<Position>) {
         let index = lane.index();
-        let Phase::Locating { find, next_seq, chain, .. } = self.links[index].phase else { return };
+        let Phase::Locating { find, next_seq, chain, is_unknown, .. } = self.links[index].phase
+        else {
+            return;
+        };
         let log = *self.outboxes[index].sending();
         let before = next_seq - 1;
+        let look = |find, is_unknown| {
+            let told = Told::NotYet;
+            Phase::Locating { find, next_seq, chain, is_unknown, told }
+        };
         match (find, found) {
             (Find::Behind(seq), Some(found)) if found.seq == seq => {
                 self.go_on(now, index, found, chain);
+            }
+            (Find::Behind(_), _) if before < log.acked.seq && !is_unknown => {
+                // It was restored to a place within a hole that it had been told of since.
+                self.links[index].phase = look(Find::SegmentOf(before + 1), true);
             }
             (Find::Behind(_), _) => self.give_up(index, LogCause::Forked),
             (Find::SegmentOf(_), Some(start)) if start.seq == before => {
                 self.go_on(now, index, start, chain);
             }
             (Find::SegmentOf(_), Some(start)) if start.seq < before => {
-                self.links[index].phase = Phase::Locating {
-                    find: Find::Behind(before),
-                    next_seq,
-                    chain,
-                    told: Told::NotYet,
-                };
+                self.links[index].phase = look(Find::Behind(before), is_unknown);
             }
             (Find::SegmentOf(_), found) => {
                 let to = found.filter(|start| start.seq <= log.acked.seq).unwrap_or(log.acked);
@@ -214,6 +243,9 @@ impl Session<'_> {
     /// The server is at `known`, if its chain says so too.
     fn go_on(&mut self, now: Now, index: usize, known: Position, chain: Chain) {
         if known.chain != chain {
+            if known.seq == 0 {
+                return self.close(CloseReason::Peer(PeerFault::NoAgreement));
+            }
             return self.give_up(index, LogCause::Forked);
         }
         if let Some(server) = self.server() {
@@ -246,8 +278,12 @@ impl Session<'_> {
         self.settle_tail(index);
     }
 
-    /// This log cannot be gone on with.
+    /// This log cannot be gone on with. One log more in a session mends that; a server that does
+    /// not go on with that one either would have them opened for ever.
     fn give_up(&mut self, index: usize, cause: LogCause) {
+        if self.is_log_opened[index] && !self.outboxes[index].has_tail() {
+            return self.close(CloseReason::Peer(PeerFault::NoAgreement));
+        }
         let outbox = &self.outboxes[index];
         self.links[index].phase = if outbox.has_tail() {
             let log = outbox.sending();

@@ -7,7 +7,9 @@ use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::frame::Deframer;
-use lapwing_protocol::hello::{Hello, HelloAck, LogGrant, LogHead, LogVerdict};
+use lapwing_protocol::hello::{
+    Hello, HelloAck, LogCause, LogGrant, LogHead, LogParent, LogVerdict, Memory, StoredRange,
+};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
 use lapwing_protocol::message::Message;
 
@@ -22,6 +24,20 @@ pub(crate) struct Head {
     pub(crate) chunks: BTreeMap<u64, Vec<u8>>,
     pub(crate) jumps: Vec<Jump>,
     must_open: bool,
+}
+
+/// What a Hello said of one log, and what the server made of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) lane: Lane,
+    pub(crate) log: LogId,
+    pub(crate) cause: LogCause,
+    pub(crate) parent: Option<LogParent>,
+    pub(crate) first_seq: u64,
+    pub(crate) next_seq: u64,
+    pub(crate) acked_seq: u64,
+    pub(crate) elsewhere: Vec<StoredRange>,
+    pub(crate) verdict: LogVerdict,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,7 +62,15 @@ pub(crate) struct Peer {
     /// Refuse this many chunks yet to come.
     pub(crate) nacks: u32,
     pub(crate) hellos: usize,
-    pub(crate) last_hello_logs: Vec<(Lane, LogId, u64)>,
+    pub(crate) memory: Option<Memory>,
+    /// What all Hellos said, log by log.
+    pub(crate) said: Vec<Said>,
+    /// Chunks that came although they were stored.
+    pub(crate) repeats: usize,
+    /// Chains that a log starts with are disturbed by this: another deployment.
+    pub(crate) start_flip: u8,
+    /// Says of every log that it forked.
+    pub(crate) is_forking: bool,
     granted: BTreeMap<Lane, Granted>,
     input: Vec<u8>,
 }
@@ -63,7 +87,11 @@ impl Peer {
             is_silent: false,
             nacks: 0,
             hellos: 0,
-            last_hello_logs: Vec::new(),
+            memory: None,
+            said: Vec::new(),
+            repeats: 0,
+            start_flip: 0,
+            is_forking: false,
             granted: BTreeMap::new(),
             input: Vec::new(),
         }
@@ -114,11 +142,21 @@ impl Peer {
 
     fn hello(&mut self, hello: &Hello<'_>) {
         self.hellos += 1;
-        self.last_hello_logs =
-            hello.logs.iter().map(|head| (head.lane, head.log, head.acked_seq)).collect();
+        self.memory = Some(hello.memory);
         let mut logs = heapless::Vec::new();
         for head in &hello.logs {
             let grant = self.grant(head);
+            self.said.push(Said {
+                lane: head.lane,
+                log: head.log,
+                cause: head.cause,
+                parent: head.parent,
+                first_seq: head.first_seq,
+                next_seq: head.next_seq,
+                acked_seq: head.acked_seq,
+                elsewhere: head.elsewhere.iter().map(|run| run.expect("a run")).collect(),
+                verdict: grant.verdict,
+            });
             logs.push(grant).expect("two lanes");
         }
         let id = self.id;
@@ -138,7 +176,8 @@ impl Peer {
 
     fn grant(&mut self, head: &LogHead<'_>) -> LogGrant {
         let (lane, log) = (head.lane, head.log);
-        let start = Chain::start(DEPLOYMENT, SENSOR, lane, log);
+        let mut start = Chain::start(DEPLOYMENT, SENSOR, lane, log);
+        start.0[0] ^= self.start_flip;
         let is_new = !self.heads.contains_key(&(lane, log));
         let known = self.heads.entry((lane, log)).or_insert(Head {
             next_seq: 1,
@@ -149,9 +188,20 @@ impl Peer {
             must_open: true,
         });
         let verdict = match known.next_seq {
+            _ if self.is_forking => LogVerdict::Forked,
             _ if is_new => LogVerdict::New,
             next if next > head.next_seq => LogVerdict::SensorBehind,
-            next if next <= head.acked_seq => LogVerdict::ServerBehind,
+            next if next <= head.acked_seq => {
+                let runs: Vec<_> = head.elsewhere.iter().map(|run| run.expect("a run")).collect();
+                let others = || runs.iter().filter(|run| run.server != self.id);
+                let is_elsewhere =
+                    |seq| others().any(|run| (run.from_seq..=run.to_seq).contains(&seq));
+                let is_moved = (next..=head.acked_seq).all(is_elsewhere);
+                if is_moved { LogVerdict::Resume } else { LogVerdict::ServerBehind }
+            }
+            next if next == head.acked_seq + 1 && known.chain != head.acked_chain => {
+                LogVerdict::Forked
+            }
             _ => LogVerdict::Resume,
         };
         let credit = Credit {
@@ -184,6 +234,7 @@ impl Peer {
         let granted = self.granted.get_mut(&lane).expect("greeted");
         assert!(seq <= granted.credit.limit_seq, "sequence beyond credit");
         if seq < next_seq {
+            self.repeats += 1;
             return self.ack(lane);
         }
         if is_refused {

@@ -24,6 +24,32 @@ impl<'a> Rig<'a> {
         Self { sensor, shell: Shell::default(), ms: 1_000, names: 0 }
     }
 
+    /// A sensor that starts over what an earlier one left: its logs, and a spool.
+    pub(crate) fn over(
+        memory: Memory,
+        storage: Storage<'a>,
+        logs: [LogPositions; 2],
+        shell: Shell,
+        ms: u64,
+    ) -> Self {
+        let mut sensor = Sensor::new(config(memory), storage, logs).unwrap();
+        sensor.start(at(ms));
+        Self { sensor, shell, ms, names: ms }
+    }
+
+    /// What is on its disk, as a clean stop leaves it: where both logs stand, and the chunks.
+    pub(crate) fn image(&self) -> ([LogPositions; 2], Shell) {
+        let logs = [Lane::Bulk, Lane::Urgent].map(|lane| self.sensor.positions(lane));
+        let Shell { spool, before, .. } = &self.shell;
+        let (spool, before) = (spool.clone(), before.clone());
+        (logs, Shell { spool, before, ..Shell::default() })
+    }
+
+    /// The connection is lost, and nobody is there for a while.
+    pub(crate) fn cut(&mut self) {
+        self.sensor.handle_disconnected(at(self.ms));
+    }
+
     /// Records a lookup, and lets time pass so that it becomes a chunk of its own.
     pub(crate) fn lookups(&mut self, count: u64) {
         for _ in 0..count {
@@ -60,7 +86,7 @@ impl<'a> Rig<'a> {
 
     /// Lets time pass, timeouts included, until `peer` has a session again.
     pub(crate) fn reconnect(&mut self, peer: &mut Peer) {
-        self.sensor.handle_disconnected(at(self.ms));
+        self.cut();
         self.ms += 10_000;
         self.sensor.handle_timeout(at(self.ms));
         self.settle(peer);

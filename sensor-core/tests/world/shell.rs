@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::delivery::JumpCause;
+use lapwing_protocol::digest::Chain;
 use lapwing_protocol::element::Fact;
 use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::op::DropReason;
 use lapwing_sensor_core::*;
 
 use super::peer::Peer;
@@ -20,6 +24,9 @@ pub(crate) struct Spooled {
 #[derive(Default)]
 pub(crate) struct Shell {
     pub(crate) spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Spooled>>,
+    pub(crate) made: BTreeMap<(Lane, LogId), Position>,
+    /// The chain before each chunk that opens.
+    pub(crate) before: BTreeMap<(Lane, LogId, u64), Chain>,
     pub(crate) seen: Vec<String>,
     pub(crate) closed: Vec<CloseReason>,
     pub(crate) fetched: usize,
@@ -60,13 +67,54 @@ impl Shell {
                 opens: chunk.opens_segment,
                 behind: Position { seq, next_index, chain: chunk.chain_after },
             };
+            let made = match self.made.insert((lane, log), spooled.behind) {
+                Some(made) => {
+                    assert_eq!(seq, made.seq + 1, "in order");
+                    made
+                }
+                // The first of this life: of a log that an earlier one wrote, or of a new one.
+                None => self.last(lane, log).unwrap_or(super::log(lane, log).made),
+            };
+            if spooled.opens {
+                self.before.insert((lane, log, seq), made.chain);
+            }
             let log = self.spool.entry((lane, log)).or_default();
-            assert_eq!(seq, log.last_key_value().map_or(1, |(last, _)| last + 1), "in order");
             log.insert(seq, spooled);
             sensor.handle_spooled(now, lane, seq);
             count += 1;
         }
         count
+    }
+
+    /// The place behind the last chunk that is held.
+    pub(crate) fn last(&self, lane: Lane, log: LogId) -> Option<Position> {
+        Some(self.spool.get(&(lane, log))?.last_key_value()?.1.behind)
+    }
+
+    /// Drops the chunks of a log before `first_seq`, and tells the sensor.
+    pub(crate) fn trim(&mut self, sensor: &mut Sensor<'_>, key: (Lane, LogId), first_seq: u64) {
+        let chunks = self.spool.entry(key).or_default();
+        *chunks = chunks.split_off(&first_seq);
+        assert!(chunks.first_key_value().is_none_or(|(_, chunk)| chunk.opens), "a whole segment");
+        sensor.handle_trimmed(key.0, key.1, first_seq);
+    }
+
+    /// Drops the chunks of a run, as a spool at its bound does, and tells the sensor.
+    pub(crate) fn drop_run(
+        &mut self,
+        sensor: &mut Sensor<'_>,
+        now: Now,
+        key: (Lane, LogId),
+        seqs: std::ops::RangeInclusive<u64>,
+    ) -> Hole {
+        let chunks = self.spool.entry(key).or_default();
+        let Position { seq: to_seq, next_index, chain } = chunks[seqs.end()].behind;
+        let (log, from_seq, next_index) = (key.1, *seqs.start(), Some(next_index));
+        let cause = JumpCause::Dropped(DropReason::SpoolFull);
+        let hole = Hole { log, from_seq, to_seq, next_index, chain, cause };
+        chunks.retain(|seq, _| !seqs.contains(seq));
+        sensor.handle_hole(now, key.0, hole);
+        hole
     }
 
     /// Drains everything once around; `true` when anything happened.
@@ -167,7 +215,19 @@ impl Shell {
             Find::Behind(seq) => behind(seq),
             Find::SegmentOf(seq) => {
                 let mut openers = chunks.range(..=seq).rev().filter(|(_, chunk)| chunk.opens);
-                openers.next().and_then(|(start, _)| behind(start - 1))
+                let (start, first) = openers
+                    .next()
+                    .or_else(|| chunks.range(seq..).find(|(_, chunk)| chunk.opens))?;
+                let opener = Chunk::decode(&first.bytes).ok()?.header;
+                // The place before a segment stands in its file, whatever was trimmed before it.
+                behind(start - 1).or_else(|| {
+                    let next_index = opener.first_index;
+                    self.before.get(&(lane, log, *start)).map(|chain| Position {
+                        seq: start - 1,
+                        next_index,
+                        chain: *chain,
+                    })
+                })
             }
         }
     }
@@ -178,7 +238,7 @@ impl Shell {
         let Some(chunks) = self.spool.get(&(lane, log)) else { return reader };
         for (seq, chunk) in chunks.range(from..) {
             if *seq == from {
-                let header = lapwing_protocol::chunk::Chunk::decode(&chunk.bytes).unwrap().header;
+                let header = Chunk::decode(&chunk.bytes).unwrap().header;
                 reader.next_index = header.first_index;
             }
             reader.apply(log, &chunk.bytes);
