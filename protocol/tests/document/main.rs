@@ -105,6 +105,7 @@ fn bounds_have_the_numbers_of_the_code() {
 
 #[test]
 fn the_model_is_the_codes() {
+    let meanings = meanings(include_str!("../../src/element/model.rs"));
     let mut text = String::from("Every kind also has these:\n\n");
     text += "| feature | name | type |\n| ---: | --- | --- |\n";
     for spec in &COMMON_FEATURES {
@@ -114,16 +115,35 @@ fn the_model_is_the_codes() {
     for spec in MODEL {
         let nature = if spec.nature == Nature::State { "state" } else { "event" };
         let scope = if spec.scope == Scope::Boot { "boot" } else { "machine" };
-        let (kind, name) = (spec.kind.0, spec.name);
-        let _ = writeln!(text, "\n**Kind {kind}, `{name}`**: {nature}, scope {scope}.\n");
-        text += "| feature | name | type | key |\n| ---: | --- | --- | --- |\n";
+        let (kind, name, about) = (spec.kind.0, spec.name, &meanings[&(spec.name, "")]);
+        let _ = writeln!(text, "\n**Kind {kind}, `{name}`**: {nature}, scope {scope}. {about}\n");
+        text += "| feature | name | type | key | meaning |\n| ---: | --- | --- | --- | --- |\n";
         for feature in spec.features {
             let key = if feature.role.is_key() { "key" } else { "" };
             let (number, value_type) = (feature.feature.0, feature.value_type);
-            let _ = writeln!(text, "| {number} | `{}` | {value_type:?} | {key} |", feature.name);
+            let (feature, about) = (feature.name, &meanings[&(name, feature.name)]);
+            let _ = writeln!(text, "| {number} | `{feature}` | {value_type:?} | {key} | {about} |");
         }
     }
     Page::read(PROTOCOL).hold("model", &text);
+}
+
+/// What the model says of each kind, and of each of its features, by their names.
+fn meanings(source: &str) -> BTreeMap<(&str, &str), String> {
+    let (mut kind, mut about, mut meanings) = ("", String::new(), BTreeMap::new());
+    let table = source.lines().skip_while(|line| !line.starts_with("model! {"));
+    for line in table.map(str::trim) {
+        if let Some(comment) = line.strip_prefix("/// ") {
+            about = [about.as_str(), comment].join(" ").trim().into();
+        } else if let Some((name, rest)) = line.split_once(" = ") {
+            if rest.ends_with('{') {
+                kind = name;
+            }
+            let feature = if rest.ends_with('{') { "" } else { name };
+            meanings.insert((kind, feature), std::mem::take(&mut about));
+        }
+    }
+    meanings
 }
 
 #[test]
