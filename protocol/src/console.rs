@@ -337,7 +337,7 @@ pub struct LedgerRow<'a> {
 pub struct SensorReport<'a> {
     /// Whether it collects.
     pub collecting: bool,
-    /// Facts produced on each lane.
+    /// Facts produced on each lane, in the log that is written.
     pub produced: [u64; 2],
     /// Bytes in its spool.
     pub spool_bytes: u64,
