@@ -86,8 +86,20 @@ pub(crate) async fn enrol(
     state: &StateFolder,
     enrolment: &Enrolment<'_>,
 ) -> Result<Identity, EnrolError> {
-    let key = state.key()?;
-    let request = signing_request(&key).map_err(|error| EnrolError::Request(error.to_string()))?;
+    let identity = enrol_key(&state.key()?, enrolment).await?;
+    state.save_identity(&identity)?;
+    Ok(identity)
+}
+
+/// Enrols `key`; the identity is nobody's until it is saved.
+///
+/// # Errors
+/// Why not.
+pub(crate) async fn enrol_key(
+    key: &rcgen::KeyPair,
+    enrolment: &Enrolment<'_>,
+) -> Result<Identity, EnrolError> {
+    let request = signing_request(key).map_err(|error| EnrolError::Request(error.to_string()))?;
     let expected = Expected {
         roles: &[ServerRole::Registration, ServerRole::Detection],
         deployment: None,
@@ -114,8 +126,7 @@ pub(crate) async fn enrol(
         not_after_ms: enrolled.not_after_ms,
         key: key.serialize_der(),
     };
-    check(&identity, &server, &key)?;
-    state.save_identity(&identity)?;
+    check(&identity, &server, key)?;
     Ok(identity)
 }
 

@@ -27,6 +27,7 @@ mod logging;
 mod machine;
 mod one_call;
 pub mod own;
+pub mod parts;
 mod random;
 mod runner;
 pub mod spool;

@@ -7,14 +7,14 @@
 //! thread, one task; nothing waits while a lock is held, for there is none; a peer or a disk that
 //! fails is told of and waited for, never fatal.
 
-mod ask;
+pub(crate) mod ask;
 mod chunks;
 mod commands;
 mod events;
 mod intake;
 pub(crate) mod limits;
-mod link;
-mod memory;
+pub(crate) mod link;
+pub(crate) mod memory;
 mod prepare;
 mod tell;
 

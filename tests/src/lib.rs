@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod house;
+pub mod load;
 pub mod platform;
 pub mod simulator;
 pub mod targets;
