@@ -1,4 +1,4 @@
-//! `lapwing-load`: a corpus of events through many real sensor cores over real TLS, and what it cost.
+//! `lapwing-load`: a corpus of events through many real sensor cores over real TLS, and its cost.
 //!
 //! ```text
 //! corpus   lines of JSON become events; each goes to the sensor `pid % N`
@@ -10,9 +10,9 @@
 //! report   the figures
 //! ```
 //!
-//! Not here: collectors, and any shortcut past the protocol. Invariants: an event becomes exactly one
-//! fact that carries its `seq` as `source_seq`; what the report calls acknowledged was acknowledged
-//! to the core by a server.
+//! Not here: collectors, and any shortcut past the protocol. Invariants: an event becomes exactly
+//! one fact that carries its `seq` as `source_seq`; what the report calls acknowledged was
+//! acknowledged to the core by a server.
 
 mod arguments;
 mod corpus;

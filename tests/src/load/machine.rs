@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use lapwing_protocol::id::{Lane, ServerId};
 use lapwing_sensor_core::{Installation, Now, Sizes};
 use lapwing_sensor_os::parts::{self, Assigned, Connection, LentMemory, Member, Told, Unanswered};
-use smol::Timer;
 use smol::channel::{Receiver, Sender};
 
 use self::core::Core;
@@ -26,6 +25,7 @@ use super::corpus::{Event, Texts};
 use super::facts::{Timeline, World};
 use super::fleet::{Counted, Notice, Signal};
 use super::spool::Spool;
+use super::wait;
 use super::watch::{NackWatch, chunks_sent};
 
 /// Facts handed in before the connection is looked at again: a chunk holds at most 1,024.
@@ -214,7 +214,7 @@ impl Machine<'_> {
                 // Whoever waits for this sensor's thread comes first.
                 Some(0) => smol::future::yield_now().await,
                 Some(wait_ns) => {
-                    Timer::after(Duration::from_nanos(wait_ns)).await;
+                    wait::pause(Duration::from_nanos(wait_ns)).await;
                 }
                 None => pending().await,
             }
@@ -318,7 +318,8 @@ impl Machine<'_> {
             }
             let Some(event) = self.setup.events.get(self.next_event).copied() else { break };
             if self.next_event == first {
-                let behind_ns = now.monotonic_ns.saturating_sub(self.setup.timeline.time_ns(&event));
+                let behind_ns =
+                    now.monotonic_ns.saturating_sub(self.setup.timeline.time_ns(&event));
                 let claimed_ms = now.wall_ms.saturating_sub(behind_ns / 1_000_000);
                 self.core.tally.handed.push((claimed_ms, Instant::now()));
             }

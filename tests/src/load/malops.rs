@@ -1,8 +1,8 @@
 //! How long it takes from an event to a MalOp about it, as a person at the page would see it.
 //!
 //! The WebApp is asked for changes of MalOps all the time. The evidence of a MalOp says of which
-//! sensor it is and when the event claims to have happened, and by that the moment is found at which
-//! the event was handed to the core.
+//! sensor it is and when the event claims to have happened, and by that the moment is found at
+//! which the event was handed to the core.
 //!
 //! Not here: what raises MalOps; a reputation or a rule must be set before the run. Invariant: a
 //! MalOp counts once, and not when it was there before.
