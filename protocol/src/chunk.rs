@@ -23,6 +23,8 @@ impl ChunkFlags {
     pub const KEYFRAME_LAST: u8 = 4;
     /// The chunk decodes from nothing but itself: literals and whole rows only.
     pub const SELF_CONTAINED: u8 = 8;
+    /// All flags that mean something.
+    pub const KNOWN: u8 = 15;
 
     /// Whether all bits of `flags` are set.
     #[must_use]

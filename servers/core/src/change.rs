@@ -115,6 +115,20 @@ impl OwnedValue {
         }
     }
 
+    /// The length of its text or bytes; 0 for what has none.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) | Self::Text(bytes) | Self::Hash(bytes) => bytes.len(),
+            Self::U64(_)
+            | Self::I64(_)
+            | Self::Bool(_)
+            | Self::Ip(_)
+            | Self::Time(_)
+            | Self::Element(_) => 0,
+        }
+    }
+
     /// The owned twin of a protocol value; `None` for a reference, which only a decoder resolves.
     #[must_use]
     pub fn from_plain(value: Value<'_>) -> Option<Self> {

@@ -8,9 +8,10 @@
 //! * a chunk gives all its changes or none;
 //! * after an error nothing is decoded until a chunk opens (keyframe part 0, or self-contained);
 //! * the digest is the wrapping sum of the rows' digests;
-//! * rows never exceed `rows_max`.
+//! * rows never exceed `rows_max`, nor their bytes [`limits::TABLE_BYTES_MAX`].
 
 mod fields;
+pub mod limits;
 mod table;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use lapwing_protocol::op::{DropReason, ENCODING_PLAIN_ROWS, Op, OpReader, Preamb
 
 use crate::change::{Change, KindModel, What};
 use fields::Strings;
+use limits::TABLE_BYTES_MAX;
 use table::Table;
 
 /// Whose chunks these are.
@@ -114,9 +116,15 @@ impl Decoder {
             strings: Strings::default(),
             own_models: BTreeMap::new(),
             built_in,
-            table: Table::default(),
+            table: Table::new(TABLE_BYTES_MAX),
             next_part: 0,
         }
+    }
+
+    /// The same decoder, new, with another bound for its table's memory.
+    #[must_use]
+    pub fn with_table_bytes_max(self, bytes_max: usize) -> Self {
+        Self { table: Table::new(bytes_max), ..self }
     }
 
     /// Goes over to another log of the same lane; the table stays until its keyframe ends.
@@ -190,7 +198,12 @@ impl Decoder {
         let mut reader = OpReader::new(chunk.body, header.time_base_ns);
         let mut index = header.first_index;
         let keyframe = header.flags.has(ChunkFlags::KEYFRAME);
+        let mut may_preamble = header.flags.opens(header.part);
         while let Some(op) = reader.op()? {
+            if matches!(op, Op::Preamble(_)) && !may_preamble {
+                return Err(DecodeError::Shape);
+            }
+            may_preamble = false;
             if matches!(op, Op::KeyframeEnd { .. }) && !ends(chunk, index, &reader) {
                 return Err(DecodeError::Shape);
             }

@@ -6,6 +6,8 @@
 //! out to the journal, in order, and tells the receiver when they are durable. Only then does
 //! [`Receiver::poll_message`] give an Ack.
 //!
+//! What the bulk lanes of all sensors share of the way to the disk is dealt by [`FairShare`].
+//!
 //! Not here: decoding ([`crate::decode`]), storing, TLS. Nothing here panics on what a peer sends.
 //!
 //! Invariants, per lane:
@@ -14,12 +16,14 @@
 //! * credit never shrinks within a session;
 //! * a session whose epoch is not the receiver's newest changes nothing.
 
+mod fair_share;
 mod head;
 mod lane;
 pub mod limits;
 mod receiver;
 mod session;
 
+pub use fair_share::{FairShare, Raise, Tightness};
 pub use head::{HeadRecord, RetiredLog};
 pub use receiver::{Entry, EntryKind, Offer, PeerFault, Receiver, Standing};
-pub use session::{Greeting, Offerings, Session, SessionEvent};
+pub use session::{Greeting, Offerings, Patience, Rest, Session, SessionEvent};

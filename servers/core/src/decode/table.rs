@@ -13,6 +13,7 @@ use lapwing_protocol::varint::Writer;
 
 use super::LogContext;
 use super::fields::Written;
+use super::limits::ROW_OVERHEAD_BYTES;
 use crate::change::{KindModel, OwnedValue};
 
 /// What an element's id is derived with: whose log, which boot.
@@ -38,6 +39,8 @@ pub(super) struct Row {
     pub(super) fields: Vec<ResolvedField>,
     key: Arc<[u8]>,
     digest: u64,
+    /// What it is counted with.
+    bytes: usize,
 }
 
 /// What a keyframe changed.
@@ -57,16 +60,33 @@ struct KeyframeRow {
 }
 
 /// The rows of a sensor, by slot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    bytes_max: usize,
     rows: BTreeMap<u32, Row>,
+    /// What the rows are counted with.
+    bytes: usize,
     digest: u64,
     keyframe: Option<BTreeMap<u32, KeyframeRow>>,
+    keyframe_bytes: usize,
     /// What each slot held before the current chunk changed it, oldest first.
     undo: Vec<(u32, Option<Row>)>,
 }
 
 impl Table {
+    /// An empty table of at most `bytes_max` bytes.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            rows: BTreeMap::new(),
+            bytes: 0,
+            digest: 0,
+            keyframe: None,
+            keyframe_bytes: 0,
+            undo: Vec::new(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -82,6 +102,7 @@ impl Table {
 
     pub(super) fn begin_keyframe(&mut self) {
         self.keyframe = Some(BTreeMap::new());
+        self.keyframe_bytes = 0;
     }
 
     pub(super) fn abandon_keyframe(&mut self) {
@@ -96,6 +117,10 @@ impl Table {
         written: Vec<(Feature, Written)>,
     ) -> Result<(), DecodeError> {
         let rows = self.keyframe.as_mut().ok_or(DecodeError::Shape)?;
+        self.keyframe_bytes += written_bytes(&written);
+        if self.keyframe_bytes > self.bytes_max {
+            return Err(DecodeError::Limit);
+        }
         match rows.insert(slot, KeyframeRow { model, time_ns, written }) {
             None => Ok(()),
             Some(_) => Err(DecodeError::Shape),
@@ -118,11 +143,13 @@ impl Table {
     /// Puts `row`, or nothing, into `slot` and answers with what was there.
     fn set(&mut self, slot: u32, row: Option<Row>) -> Option<Row> {
         let added = row.as_ref().map_or(0, |row| row.digest);
+        self.bytes += row.as_ref().map_or(0, |row| row.bytes);
         let before = match row {
             Some(row) => self.rows.insert(slot, row),
             None => self.rows.remove(&slot),
         };
         let removed = before.as_ref().map_or(0, |row| row.digest);
+        self.bytes -= before.as_ref().map_or(0, |row| row.bytes);
         self.digest = self.digest.wrapping_add(added).wrapping_sub(removed);
         before
     }
@@ -141,13 +168,19 @@ impl Table {
             keys.insert(*slot, (row.model.kind.0, key_of(&row.model, plain)?));
         }
         let mut stated = Vec::with_capacity(keyframe.len());
+        let mut bytes = 0;
         for (slot, row) in keyframe {
             let fields = resolve(row.written, |slot| keys.get(&slot).cloned())?;
-            stated.push((slot, row.time_ns, Row::new(row.model, fields, scope)?));
+            let row_of = (slot, row.time_ns, Row::new(row.model, fields, scope)?);
+            bytes += row_of.2.bytes;
+            if bytes > self.bytes_max {
+                return Err(DecodeError::Limit);
+            }
+            stated.push(row_of);
         }
         let mut before: BTreeMap<ElementGuid, Row> =
             std::mem::take(&mut self.rows).into_values().map(|row| (row.guid, row)).collect();
-        self.digest = 0;
+        (self.digest, self.bytes) = (0, 0);
         self.undo.clear();
         let mut swap = Swap::default();
         for (slot, time_ns, row) in stated {
@@ -181,6 +214,10 @@ impl Table {
         scope: IdScope<'_>,
     ) -> Result<(Row, Option<Row>), DecodeError> {
         let row = Row::new(model, fields, scope)?;
+        let held = self.rows.get(&slot).map_or(0, |held| held.bytes);
+        if self.bytes - held + row.bytes > self.bytes_max {
+            return Err(DecodeError::Limit);
+        }
         let before = self.set(slot, Some(row.clone()));
         let displaced = before.as_ref().filter(|before| before.guid != row.guid).cloned();
         self.undo.push((slot, before));
@@ -244,8 +281,32 @@ impl Row {
         let key = key_of(&model, plain)?;
         let guid = guid_of(model.kind, model.scope, &key, scope);
         let digest = canonical(&fields, |row| digest::row_digest(scope.0.log, model.kind, row))?;
-        Ok(Self { guid, model, fields, key, digest })
+        let bytes =
+            ROW_OVERHEAD_BYTES + key.len() + fields.iter().map(resolved_bytes).sum::<usize>();
+        Ok(Self { guid, model, fields, key, digest, bytes })
     }
+}
+
+/// What a field is counted with; text that it shares with others counts in full.
+fn resolved_bytes((_, value): &ResolvedField) -> usize {
+    let text = match value {
+        Resolved::Plain(value) => value.text_bytes(),
+        Resolved::Key(_, key) => key.len(),
+    };
+    size_of::<ResolvedField>() + text
+}
+
+/// What a row of a keyframe is counted with before its references are resolved.
+fn written_bytes(written: &[(Feature, Written)]) -> usize {
+    let field = |(_, value): &(Feature, Written)| {
+        let text = match value {
+            Written::Plain(value) => value.text_bytes(),
+            Written::Slot(_) => 0,
+            Written::Key(_, key) => key.len(),
+        };
+        size_of::<(Feature, Written)>() + text
+    };
+    ROW_OVERHEAD_BYTES + written.iter().map(field).sum::<usize>()
 }
 
 fn resolve(

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason, Resync, ResyncReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{LogGrant, LogHead, LogVerdict};
@@ -10,8 +10,14 @@ use lapwing_protocol::id::{Lane, LogId, ServerId};
 use lapwing_protocol::limits::SEQ_MAX;
 
 use super::head::{HeadRecord, RetiredLog};
-use super::limits::{RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS};
+use super::limits::{
+    CHUNK_COST_MIN, RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS,
+};
 use super::receiver::{Entry, EntryKind, PeerFault};
+
+/// Asked last, for each chunk of the bulk lane that would be taken: may it be, or in how many
+/// milliseconds may it come again?
+pub(super) type Admit<'a> = &'a mut dyn FnMut(usize) -> Result<(), u32>;
 
 #[derive(Debug)]
 pub(super) struct LaneReceiver {
@@ -27,6 +33,8 @@ pub(super) struct LaneReceiver {
     pub(super) store_failed: bool,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
     pub(super) overload: Option<u32>,
+    /// What a session may have in flight, from its HelloAck on.
+    pub(super) window: Credit,
 }
 
 /// An entry on its way to the disk.
@@ -63,6 +71,7 @@ impl LaneReceiver {
             resync_at_ms: None,
             store_failed: false,
             overload: None,
+            window: usual_window(lane),
         }
     }
 
@@ -86,7 +95,7 @@ impl LaneReceiver {
         let first = RetiredLog::begin(head.log, start);
         let at = known.unwrap_or(first);
         let verdict = verdict(head, known, this_server);
-        let credit = self.window(at.next_seq - 1, 0);
+        let credit = self.credit(at.next_seq - 1, 0);
         self.end_session();
         // Of a log that cannot go on nothing is taken: the sensor opens another one, and a chunk
         // does not say of which log it is.
@@ -115,34 +124,43 @@ impl LaneReceiver {
         self.pending.iter().map(|pending| pending.before).find(|before| before.log == log)
     }
 
-    fn window(&self, stored_seq: u64, stored_bytes: u64) -> Credit {
-        let bytes = match self.lane {
-            Lane::Bulk => WINDOW_BYTES_BULK,
-            Lane::Urgent => WINDOW_BYTES_URGENT,
-        };
-        Credit { limit_seq: stored_seq + WINDOW_CHUNKS, limit_bytes: stored_bytes + bytes }
+    fn credit(&self, stored_seq: u64, stored_bytes: u64) -> Credit {
+        Credit {
+            limit_seq: stored_seq + self.window.limit_seq,
+            limit_bytes: stored_bytes + self.window.limit_bytes,
+        }
     }
 
     pub(super) fn handle_chunk(
         &mut self,
         chunk: &Chunk<'_>,
         bytes: &[u8],
+        admit: Admit<'_>,
     ) -> Result<Option<Entry>, PeerFault> {
         let header = chunk.header;
+        if header.flags.0 & !ChunkFlags::KNOWN != 0 {
+            return Err(PeerFault::Malformed);
+        }
         match self.place(header.seq, bytes.len() as u64)? {
             Place::Next => {}
             Place::Repeat | Place::Refused => return Ok(None),
         }
+        let opens = header.flags.opens(header.part);
+        let current = self.head.as_ref().ok_or(PeerFault::OutOfPlace)?.current;
+        if header.first_index != current.next_index {
+            return Err(PeerFault::IndexBroken);
+        }
+        if current.must_open && !opens {
+            return Err(PeerFault::MustOpen);
+        }
+        // Last of all: what is admitted is taken.
+        if let Err(retry_after_ms) = self.room_for(bytes.len(), admit) {
+            self.refuse(NackReason::Throttled, retry_after_ms);
+            return Ok(None);
+        }
         let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
             return Err(PeerFault::OutOfPlace);
         };
-        let opens = header.flags.opens(header.part);
-        if header.first_index != record.current.next_index {
-            return Err(PeerFault::IndexBroken);
-        }
-        if record.current.must_open && !opens {
-            return Err(PeerFault::MustOpen);
-        }
         let before = record.current;
         if opens {
             record.current.segment_seq = header.seq;
@@ -224,10 +242,6 @@ impl LaneReceiver {
         }
         // The chunk that was asked for came: what is refused from here on is a new episode.
         session.refusing = false;
-        if let Some(retry_after_ms) = self.overload.filter(|_| self.lane == Lane::Bulk) {
-            self.refuse(NackReason::Throttled, retry_after_ms);
-            return Ok(Place::Refused);
-        }
         if seq > session.credit.limit_seq || session.bytes + bytes > session.credit.limit_bytes {
             self.refuse(NackReason::BeyondCredit, 0);
             return Ok(Place::Refused);
@@ -237,6 +251,15 @@ impl LaneReceiver {
             return Ok(Place::Refused);
         }
         Ok(Place::Next)
+    }
+
+    /// Whether the server takes a chunk of so many bytes now; the urgent lane is never refused.
+    fn room_for(&self, bytes: usize, admit: Admit<'_>) -> Result<(), u32> {
+        match (self.lane, self.overload) {
+            (Lane::Urgent, _) => Ok(()),
+            (Lane::Bulk, Some(retry_after_ms)) => Err(retry_after_ms),
+            (Lane::Bulk, None) => admit(bytes),
+        }
     }
 
     /// Makes one Nack due per episode.
@@ -298,7 +321,7 @@ impl LaneReceiver {
         let stored_seq = self.durable(current.log).unwrap_or(current).next_seq - 1;
         let bytes = self.session.as_ref()?.bytes;
         let pending: u64 = self.pending.iter().map(|pending| pending.bytes).sum();
-        let window = self.window(stored_seq, bytes.saturating_sub(pending));
+        let window = self.credit(stored_seq, bytes.saturating_sub(pending));
         let session = self.session.as_mut()?;
         if !hold || self.lane == Lane::Urgent {
             session.credit.limit_seq = session.credit.limit_seq.max(window.limit_seq);
@@ -308,10 +331,39 @@ impl LaneReceiver {
         Some(Ack { lane: self.lane, stored_seq, safe_seq: stored_seq, credit: session.credit })
     }
 
+    /// Credit that is not used, in bytes; of chunks, each counts as the least that one costs.
+    pub(super) fn credit_left(&self) -> Option<u64> {
+        let (record, session) = (self.head.as_ref()?, self.session.as_ref()?);
+        let chunks = (session.credit.limit_seq + 1).saturating_sub(record.current.next_seq);
+        let bytes = session.credit.limit_bytes.saturating_sub(session.bytes);
+        Some(bytes.min(chunks * CHUNK_COST_MIN))
+    }
+
+    /// Raises the credit to `bytes` beyond what was taken, and says so.
+    pub(super) fn raise(&mut self, bytes: u64) {
+        let (Some(record), Some(session)) = (&self.head, &mut self.session) else { return };
+        let limit_seq = record.current.next_seq - 1 + bytes / CHUNK_COST_MIN;
+        let limit_bytes = session.bytes + bytes;
+        if limit_seq > session.credit.limit_seq || limit_bytes > session.credit.limit_bytes {
+            session.credit.limit_seq = session.credit.limit_seq.max(limit_seq);
+            session.credit.limit_bytes = session.credit.limit_bytes.max(limit_bytes);
+            self.ack_due = true;
+        }
+    }
+
     /// Says the credit again, raised: after a time of holding it back.
     pub(super) fn lift(&mut self) {
         self.ack_due |= self.session.is_some();
     }
+}
+
+/// What a lane's session may have in flight where nothing else is said.
+pub(super) const fn usual_window(lane: Lane) -> Credit {
+    let limit_bytes = match lane {
+        Lane::Bulk => WINDOW_BYTES_BULK,
+        Lane::Urgent => WINDOW_BYTES_URGENT,
+    };
+    Credit { limit_seq: WINDOW_CHUNKS, limit_bytes }
 }
 
 enum Place {

@@ -7,15 +7,55 @@ pub const WINDOW_CHUNKS: u64 = 256;
 pub const WINDOW_BYTES_BULK: u64 = 1 << 20;
 /// Bytes the urgent lane may have in flight; at least one chunk always fits.
 pub const WINDOW_BYTES_URGENT: u64 = 64 << 10;
+/// Bytes of credit with which a session of the bulk lane begins where the server decides when to
+/// raise it: 16 of the largest chunks. After a restart all sensors begin at once, and what each may
+/// send before it is known how many there are should be little.
+pub const WINDOW_BYTES_FIRST: u64 = 256 << 10;
+/// Bytes the bulk lane may have in flight while the disk is nearly full.
+pub const WINDOW_BYTES_TIGHT: u64 = 64 << 10;
+/// What a chunk counts at least, in bytes: the store writes values of up to 4 KiB, and a small
+/// chunk costs as much of its time as one of these.
+pub const CHUNK_COST_MIN: u64 = 4 << 10;
+/// Bytes of all sensors' bulk lanes on their way to the disk, as shipped: 3,072 chunks, of the
+/// 4,096 that the store's queue holds, so that the urgent lane finds room there; and at 50 MB/s a
+/// quarter of a second, which is what an urgent chunk waits for at most.
+pub const SHARE_BYTES: u64 = 12 << 20;
+/// The least of that: four sensors with one of the largest chunks each.
+pub const SHARE_BYTES_MIN: u64 = 64 << 10;
+/// A turn: two of the largest chunks, so that whoever has one can always send.
+pub const TURN_BYTES: u64 = 32 << 10;
+/// How long a turn is held, in milliseconds: longer than the way to the sensor and back.
+pub const TURN_LAPSE_MS: u64 = 1_000;
+/// Turns that are dealt to a sensor before it used any: enough for a long way, few enough that a
+/// silent sensor holds little.
+pub const TURNS_UNUSED_MAX: u64 = 4;
+/// The shortest time after which a refused sensor may come back, in milliseconds.
+pub const TURN_RETRY_MS_MIN: u64 = 20;
+/// The longest, in milliseconds: a sensor that sees nothing acknowledged for 30 s goes elsewhere,
+/// and should have tried a few times before.
+pub const TURN_RETRY_MS_MAX: u64 = 5_000;
 /// Old logs of a lane whose end is remembered; an older one that comes back is taken as new,
 /// and readers tell its chunks apart by their keys.
 pub const RETIRED_LOGS_MAX: usize = 8;
 /// Messages waiting to be sent to one sensor. Acks and Nacks are states, not queue entries;
 /// when this is full, commands wait in their own durable queue.
 pub const OUTGOING_MAX: usize = 64;
+/// A connection without a Hello is given up after this long, in milliseconds: whoever has a
+/// certificate may ping for ever otherwise, and hold a place.
+pub const HELLO_MS_MAX: u64 = 60_000;
+/// A begun frame must be whole after this long, in milliseconds: 16 KiB at 5 kbit/s.
+pub const FRAME_MS_MAX: u64 = 30_000;
+/// A begun frame must grow within this long, in milliseconds.
+pub const FRAME_PROGRESS_MS_MAX: u64 = 10_000;
 /// At most one Resync a minute and lane, in milliseconds.
 pub const RESYNC_PAUSE_MS: u64 = 60_000;
 
+const _: () = assert!(
+    TURN_BYTES >= lapwing_protocol::limits::CHUNK_BYTES_MAX as u64
+        && WINDOW_BYTES_TIGHT >= TURN_BYTES
+        && SHARE_BYTES_MIN / 4 >= lapwing_protocol::limits::CHUNK_BYTES_MAX as u64,
+    "whoever has a turn must be able to send its largest chunk"
+);
 const _: () = assert!(
     WINDOW_BYTES_URGENT >= lapwing_protocol::limits::CHUNK_BYTES_MAX as u64,
     "the urgent lane must always have credit for a chunk"

@@ -2,14 +2,16 @@
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::code::Code;
-use lapwing_protocol::delivery::{Ack, Jump, JumpCause, Nack, Resync, ResyncReason};
+use lapwing_protocol::delivery::{Ack, Credit, Jump, JumpCause, Nack, Resync, ResyncReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{Hello, LogGrant};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
-use lapwing_protocol::limits::LANES;
+use lapwing_protocol::limits::{CHUNK_BYTES_MAX, LANES};
 
+use super::fair_share::Tightness;
 use super::head::HeadRecord;
-use super::lane::LaneReceiver;
+use super::lane::{LaneReceiver, usual_window};
+use super::limits::CHUNK_COST_MIN;
 
 /// Something to be stored: a chunk or Jump as received, and where its lane stands after it.
 ///
@@ -78,6 +80,8 @@ pub enum PeerFault {
     Fenced,
     /// Nothing came for too long.
     Idle,
+    /// A frame was begun and not ended in time.
+    Dripping,
 }
 
 impl PeerFault {
@@ -93,6 +97,7 @@ impl PeerFault {
             Self::ChainBroken => Code::CHAIN_BROKEN,
             Self::Fenced => Code::FENCED,
             Self::Idle => Code::IDLE,
+            Self::Dripping => Code::TIMED_OUT,
         }
     }
 
@@ -110,6 +115,7 @@ impl PeerFault {
             Self::ChainBroken => "the chain of a log does not continue",
             Self::Fenced => "a newer session of the same sensor took over",
             Self::Idle => "nothing came for too long",
+            Self::Dripping => "a frame was begun and not ended in time",
         }
     }
 }
@@ -228,7 +234,7 @@ impl Receiver {
         Ok(grants)
     }
 
-    /// Takes a chunk, given as the frame's body.
+    /// Takes a chunk, given as the frame's body, whatever else is on its way to the disk.
     ///
     /// # Errors
     /// What the peer did wrong.
@@ -238,9 +244,25 @@ impl Receiver {
         chunk: &Chunk<'_>,
         bytes: &[u8],
     ) -> Result<Option<Entry>, PeerFault> {
+        self.handle_chunk_if(epoch, chunk, bytes, &mut |_| Ok(()))
+    }
+
+    /// Takes a chunk, given as the frame's body. `admit` is asked last for a chunk of the bulk lane
+    /// that would be taken, with its bytes: what it admits is taken, what it does not is refused
+    /// as Throttled with the milliseconds it says.
+    ///
+    /// # Errors
+    /// What the peer did wrong.
+    pub fn handle_chunk_if(
+        &mut self,
+        epoch: u64,
+        chunk: &Chunk<'_>,
+        bytes: &[u8],
+        admit: &mut dyn FnMut(usize) -> Result<(), u32>,
+    ) -> Result<Option<Entry>, PeerFault> {
         self.fence(epoch)?;
         let lane = &mut self.lanes[chunk.header.flags.lane().index()];
-        lane.handle_chunk(chunk, bytes)
+        lane.handle_chunk(chunk, bytes, admit)
     }
 
     /// Takes a Jump, given as message and as the frame's body.
@@ -298,15 +320,43 @@ impl Receiver {
         self.lanes[lane.index()].handle_divergent(now_ms, seq, reason);
     }
 
-    /// Throttles: the bulk lane's credit is not raised any more.
+    /// From here on the bulk lane's credit rises by [`Self::raise_credit`] alone.
     pub fn hold_credit(&mut self) {
         self.hold_credit = true;
     }
 
-    /// Ends throttling and says the new credit.
+    /// From here on the bulk lane's credit rises with what is stored; says the new credit.
     pub fn lift_credit(&mut self) {
         self.hold_credit = false;
         self.lanes.iter_mut().for_each(LaneReceiver::lift);
+    }
+
+    /// Bytes of credit with which the bulk lane begins at the next Hello.
+    pub fn set_first_window(&mut self, bytes: u64) {
+        let limit_seq = bytes / CHUNK_COST_MIN;
+        self.lanes[Lane::Bulk.index()].window = Credit { limit_seq, limit_bytes: bytes };
+    }
+
+    /// Gives the urgent lane credit as usual, or for one chunk at a time where the disk is full.
+    pub fn fit_urgent(&mut self, tightness: Tightness) {
+        self.lanes[Lane::Urgent.index()].window = match tightness {
+            Tightness::Ample | Tightness::Tight => usual_window(Lane::Urgent),
+            Tightness::Full => Credit { limit_seq: 1, limit_bytes: CHUNK_BYTES_MAX as u64 },
+        };
+    }
+
+    /// Credit of the bulk lane that is not used, in bytes; none without a greeted session.
+    #[must_use]
+    pub fn credit_left(&self) -> Option<u64> {
+        self.lanes[Lane::Bulk.index()].credit_left()
+    }
+
+    /// Raises the bulk lane's credit to `bytes` beyond what was taken, and says so. What is meant
+    /// for another session changes nothing.
+    pub fn raise_credit(&mut self, epoch: u64, bytes: u64) {
+        if epoch == self.epoch {
+            self.lanes[Lane::Bulk.index()].raise(bytes);
+        }
     }
 
     /// Refuses what comes on the bulk lane, to be sent again after `retry_after_ms`; `None` takes

@@ -18,7 +18,7 @@ use lapwing_protocol::limits::{
 };
 use lapwing_protocol::message::Message;
 
-use super::limits::OUTGOING_MAX;
+use super::limits::{FRAME_MS_MAX, FRAME_PROGRESS_MS_MAX, HELLO_MS_MAX, OUTGOING_MAX};
 use super::receiver::{Entry, Offer, PeerFault, Receiver};
 
 /// What a server says of itself in each HelloAck.
@@ -53,6 +53,15 @@ pub struct Greeting {
     pub last_command: Option<CommandNumber>,
 }
 
+/// What is left of the bytes that came, behind the frames cut from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    None,
+    /// Part of a frame.
+    PartOfFrame,
+}
+
 /// What the shell must act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEvent {
@@ -82,10 +91,48 @@ pub enum SessionEvent {
     },
 }
 
+/// How long a session waits for what, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Silence after which a Ping is due.
+    pub ping_ms: u64,
+    /// Silence after which the connection is given up.
+    pub idle_ms: u64,
+    /// From the beginning of a connection to its Hello.
+    pub hello_ms: u64,
+    /// From the first byte of a frame to its last.
+    pub frame_ms: u64,
+    /// From one byte of a frame to the next.
+    pub progress_ms: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            ping_ms: PING_MS,
+            idle_ms: IDLE_MS_MAX,
+            hello_ms: HELLO_MS_MAX,
+            frame_ms: FRAME_MS_MAX,
+            progress_ms: FRAME_PROGRESS_MS_MAX,
+        }
+    }
+}
+
+/// A frame of which a part is here.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    at_ms: u64,
+    /// When its last byte came.
+    grew_ms: u64,
+}
+
 /// One connection of a sensor.
 #[derive(Debug)]
 pub struct Session {
     epoch: u64,
+    patience: Patience,
+    began_ms: u64,
+    begun: Option<Begun>,
     offerings: Offerings,
     greeted: bool,
     receive_bytes_max: usize,
@@ -101,6 +148,9 @@ impl Session {
     pub fn new(now_ms: u64, epoch: u64, offerings: Offerings) -> Self {
         Self {
             epoch,
+            patience: Patience::default(),
+            began_ms: now_ms,
+            begun: None,
             offerings,
             greeted: false,
             receive_bytes_max: RECEIVE_BYTES_MIN,
@@ -109,6 +159,19 @@ impl Session {
             outgoing: VecDeque::new(),
             next_call: 1,
         }
+    }
+
+    /// The same session with other times.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Whether the sensor said Hello and was answered: before, frames of
+    /// [`FRAME_BYTES_UNAUTHENTICATED_MAX`](lapwing_protocol::limits) at most are taken.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
     }
 
     /// This session's number.
@@ -123,16 +186,47 @@ impl Session {
         self.heard_ms
     }
 
-    /// Takes one frame.
+    /// Bytes came, and were cut into frames: says whether part of a frame is left over.
+    pub fn handle_bytes(&mut self, now_ms: u64, rest: Rest) {
+        self.begun = match rest {
+            Rest::None => None,
+            Rest::PartOfFrame => {
+                let at_ms = self.begun.map_or(now_ms, |begun| begun.at_ms);
+                Some(Begun { at_ms, grew_ms: now_ms })
+            }
+        };
+    }
+
+    /// Nothing was read until now: a frame's time begins anew.
+    pub fn excuse(&mut self, now_ms: u64) {
+        self.begun = self.begun.map(|_| Begun { at_ms: now_ms, grew_ms: now_ms });
+    }
+
+    /// Takes one frame, whatever else is on its way to the disk.
     ///
     /// # Errors
     /// What the peer did wrong: send [`Self::refusal`] and close.
     pub fn handle_frame(
         &mut self,
-        (now_ms, wall_ms): (u64, u64),
+        now: (u64, u64),
         frame: &Frame<'_>,
         receiver: &mut Receiver,
     ) -> Result<Option<SessionEvent>, PeerFault> {
+        self.handle_frame_if(now, frame, receiver, &mut |_| Ok(()))
+    }
+
+    /// Takes one frame; `admit` is asked as [`Receiver::handle_chunk_if`] says.
+    ///
+    /// # Errors
+    /// What the peer did wrong: send [`Self::refusal`] and close.
+    pub fn handle_frame_if(
+        &mut self,
+        (now_ms, wall_ms): (u64, u64),
+        frame: &Frame<'_>,
+        receiver: &mut Receiver,
+        admit: &mut dyn FnMut(usize) -> Result<(), u32>,
+    ) -> Result<Option<SessionEvent>, PeerFault> {
+        self.begun = None;
         self.heard_ms = now_ms;
         self.pinged_ms = None;
         let message = Message::decode(frame).map_err(|error| match error {
@@ -147,7 +241,9 @@ impl Session {
         }
         let entry = match message {
             Message::Hello(hello) => return self.greet(wall_ms, &hello, receiver).map(Some),
-            Message::Chunk(chunk) => receiver.handle_chunk(self.epoch, &chunk, frame.body)?,
+            Message::Chunk(chunk) => {
+                receiver.handle_chunk_if(self.epoch, &chunk, frame.body, admit)?
+            }
             Message::Jump(jump) => receiver.handle_jump(self.epoch, &jump, frame.body)?,
             Message::ChainMark(mark) => {
                 receiver.handle_chain_mark(self.epoch, (mark.lane, mark.seq, mark.chain))?;
@@ -217,15 +313,18 @@ impl Session {
         }))
     }
 
-    /// Lets time pass: pings a silent peer, gives up one that stays silent.
+    /// Lets time pass: pings a silent peer, gives up one that stays silent or drips.
     ///
     /// # Errors
-    /// [`PeerFault::Idle`].
+    /// [`PeerFault::Idle`], [`PeerFault::Dripping`].
     pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), PeerFault> {
-        if now_ms >= self.heard_ms + IDLE_MS_MAX {
+        if self.drip_ms().is_some_and(|at| now_ms >= at) {
+            return Err(PeerFault::Dripping);
+        }
+        if now_ms >= self.idle_ms() {
             return Err(PeerFault::Idle);
         }
-        if self.pinged_ms.is_none() && now_ms >= self.heard_ms + PING_MS {
+        if self.pinged_ms.is_none() && now_ms >= self.heard_ms + self.patience.ping_ms {
             self.pinged_ms = Some(now_ms);
             self.send(&Message::Ping(Ping { nonce: now_ms }));
         }
@@ -235,8 +334,25 @@ impl Session {
     /// When [`Self::handle_timeout`] is due next, in milliseconds of the caller's clock.
     #[must_use]
     pub fn poll_timeout(&self) -> u64 {
-        let after = if self.pinged_ms.is_some() { IDLE_MS_MAX } else { PING_MS };
-        self.heard_ms + after
+        let ping_ms = match self.pinged_ms {
+            None => self.heard_ms + self.patience.ping_ms,
+            Some(_) => u64::MAX,
+        };
+        let drip_ms = self.drip_ms().unwrap_or(u64::MAX);
+        self.idle_ms().min(ping_ms).min(drip_ms)
+    }
+
+    /// When the peer is given up as silent.
+    fn idle_ms(&self) -> u64 {
+        let silent_ms = self.heard_ms + self.patience.idle_ms;
+        let mute_ms = self.began_ms + self.patience.hello_ms;
+        if self.greeted { silent_ms } else { silent_ms.min(mute_ms) }
+    }
+
+    /// When the peer is given up for the frame it does not end.
+    fn drip_ms(&self) -> Option<u64> {
+        let Begun { at_ms, grew_ms } = self.begun?;
+        Some((at_ms + self.patience.frame_ms).min(grew_ms + self.patience.progress_ms))
     }
 
     /// The next frame to send, or `None` when there is none.
