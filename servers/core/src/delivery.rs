@@ -23,7 +23,7 @@ pub mod limits;
 mod receiver;
 mod session;
 
-pub use fair_share::{FairShare, Raise, Tightness};
+pub use fair_share::{FairShare, Raise};
 pub use head::{HeadRecord, RetiredLog};
 pub use receiver::{Entry, EntryKind, Offer, PeerFault, Receiver, Standing};
 pub use session::{Greeting, Offerings, Patience, Rest, Session, SessionEvent};

@@ -7,7 +7,7 @@ use lapwing_protocol::digest::{element_guid, row_digest};
 use lapwing_protocol::element::{Field, Value, health, service, write_key};
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::id::{BootId, DeploymentId, ElementGuid, Lane, LogId, SensorId};
-use lapwing_protocol::op::{Literal, OpWriter, Preamble, RowChange};
+use lapwing_protocol::op::{DropReason, Literal, OpWriter, Preamble, RowChange};
 use lapwing_protocol::row;
 use lapwing_server_core::change::What;
 use lapwing_server_core::decode::{BuiltIn, Decoded, Decoder, LogContext};
@@ -43,7 +43,7 @@ impl Writer {
         named: &[&str],
         write: impl FnOnce(&mut OpWriter<'_>),
     ) -> Result<Decoded, DecodeError> {
-        let mut buffer = [0; 1024];
+        let mut buffer = [0; 2048];
         let mut writer = OpWriter::new(&mut buffer, 0);
         write(&mut writer);
         let header = ChunkHeader {
@@ -87,7 +87,7 @@ fn put(writer: &mut OpWriter<'_>, slot: u32, of: &str) {
 
 fn digest_of(named: &[&str]) -> u64 {
     let digests = named.iter().map(|of| {
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 1024];
         row_digest(LOG, service::KIND, row::write(&name(of), &mut buffer).unwrap())
     });
     digests.fold(0, u64::wrapping_add)
@@ -209,4 +209,66 @@ fn a_kind_that_is_stated_before_its_clock_does_not_decode() {
         writer.event((health::KIND, 0), &[part], &mut Literal).unwrap();
     });
     assert_eq!(timeless, Err(DecodeError::Shape));
+}
+
+#[test]
+fn a_preamble_stands_first_in_a_chunk_that_opens_and_nowhere_else() {
+    // ENC-004.
+    let mut sensor = Writer::new(Lane::Bulk);
+    sensor.keyframe(&["a"]).unwrap();
+    let second = sensor.chunk((ALONE, 0, 0), &["a"], |writer| {
+        open(writer);
+        open(writer);
+    });
+    assert_eq!(second, Err(DecodeError::Shape));
+    sensor.keyframe(&["a"]).unwrap();
+    let late = sensor.chunk((ALONE, 0, 1), &["a"], |writer| {
+        writer.dropped(1, DropReason::TableFull).unwrap();
+        open(writer);
+    });
+    assert_eq!(late, Err(DecodeError::Shape));
+    sensor.keyframe(&["a"]).unwrap();
+    let between = sensor.chunk((0, 0, 0), &["a"], open);
+    assert_eq!(between, Err(DecodeError::Shape));
+    assert_eq!(sensor.decoder.digest(), digest_of(&["a"]));
+}
+
+#[test]
+fn the_memory_of_a_table_is_bounded_and_what_goes_beyond_changes_nothing() {
+    // LIM-028.
+    let long = "x".repeat(900);
+    let mut sensor = Writer::new(Lane::Bulk);
+    sensor.decoder = sensor.decoder.with_table_bytes_max(4_000);
+    sensor.keyframe(&["small"]).unwrap();
+    let named: Vec<String> = (0..4).map(|number| format!("{number}{long}")).collect();
+    let mut taken = vec!["small"];
+    let mut refused = 0;
+    for (slot, name) in (1..).zip(&named) {
+        taken.push(name);
+        let put_one = |writer: &mut OpWriter<'_>| put(writer, slot, name);
+        match sensor.chunk((0, 0, 1), &taken, put_one) {
+            Ok(decoded) => assert!(!decoded.divergent),
+            Err(error) => {
+                assert_eq!(error, DecodeError::Limit);
+                refused += 1;
+                taken.pop();
+                break;
+            }
+        }
+    }
+    assert_eq!((refused, sensor.decoder.rows()), (1, taken.len()));
+    assert_eq!(sensor.decoder.digest(), digest_of(&taken));
+    // A keyframe in parts is bounded as well, before it ends.
+    let mut part = |part, name: &str| {
+        sensor.chunk((KEYFRAME, part, 0), &[], |writer| {
+            if part == 0 {
+                open(writer);
+            }
+            put(writer, u32::from(part), name);
+        })
+    };
+    let parts: Vec<_> = (0..).zip(&named).map(|(number, name)| part(number, name)).collect();
+    assert!(parts.contains(&Err(DecodeError::Limit)), "{parts:?}");
+    // And a small one is taken afterwards.
+    assert!(!sensor.keyframe(&["small"]).unwrap().divergent);
 }

@@ -19,9 +19,10 @@ use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::CHUNK_BYTES_MAX;
 
 use super::limits::{
-    CHUNK_COST_MIN, SHARE_BYTES_MIN, TURN_BYTES, TURN_LAPSE_MS, TURN_RETRY_MS_MAX,
-    TURN_RETRY_MS_MIN, TURNS_UNUSED_MAX, WINDOW_BYTES_BULK, WINDOW_BYTES_FIRST, WINDOW_BYTES_TIGHT,
+    CHUNK_COST_MIN, SHARE_BYTES_MIN, TURN_BYTES, TURN_DOUBT_MS, TURN_LAPSE_MS, TURN_RETRY_MS_MAX,
+    TURN_RETRY_MS_MIN, WINDOW_BYTES_BULK, WINDOW_BYTES_FIRST, WINDOW_BYTES_HIGH,
 };
+use crate::pressure::Pressure;
 
 /// Bytes that the disk takes in a second, before any was measured.
 const RATE_FIRST: u64 = 8 << 20;
@@ -30,25 +31,13 @@ const RATE_MIN: u64 = 256 << 10;
 /// How long one measure of the rate takes.
 const RATE_PERIOD_MS: u64 = 1_000;
 
-/// How much room the disk has, as far as credit depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tightness {
-    /// Credit as usual.
-    #[default]
-    Ample,
-    /// Little credit: [`WINDOW_BYTES_TIGHT`] a sensor.
-    Tight,
-    /// No credit, and nothing of the bulk lane is taken.
-    Full,
-}
-
 /// The budget, and who stands in line for it. One for a whole server.
 ///
 /// After each call drain [`Self::poll_raise`].
 #[derive(Debug)]
 pub struct FairShare {
     bytes_max: u64,
-    tightness: Tightness,
+    pressure: Pressure,
     in_flight: u64,
     /// Held for turns that are not used yet.
     held: u64,
@@ -86,8 +75,8 @@ struct Flow {
     waits: bool,
     /// It let a turn lapse since it last asked.
     is_idle: bool,
-    /// It used something of its turns since the last one.
-    used: bool,
+    /// Since when it uses nothing of its turns; none since it did.
+    unused_ms: Option<u64>,
 }
 
 impl FairShare {
@@ -96,7 +85,7 @@ impl FairShare {
     pub fn new(bytes_max: u64) -> Self {
         Self {
             bytes_max: bytes_max.max(SHARE_BYTES_MIN),
-            tightness: Tightness::Ample,
+            pressure: Pressure::None,
             in_flight: 0,
             held: 0,
             flows: BTreeMap::new(),
@@ -129,9 +118,9 @@ impl FairShare {
     /// Bytes of credit for a sensor that says Hello now.
     #[must_use]
     pub fn first_window(&self) -> u64 {
-        let most = match self.tightness {
-            Tightness::Ample if self.is_calm() => WINDOW_BYTES_FIRST,
-            Tightness::Ample | Tightness::Tight | Tightness::Full => CHUNK_BYTES_MAX as u64,
+        let most = match self.pressure {
+            Pressure::None if self.is_calm() => WINDOW_BYTES_FIRST,
+            Pressure::None | Pressure::High | Pressure::Full => CHUNK_BYTES_MAX as u64,
         };
         most.min(self.window()).max(CHUNK_BYTES_MAX as u64)
     }
@@ -146,7 +135,7 @@ impl FairShare {
     pub fn join(&mut self, sensor: SensorId, epoch: u64) {
         self.give_back(sensor);
         let flow = self.flows.entry(sensor).or_default();
-        (flow.epoch, flow.back_ms) = (Some(epoch), 0);
+        (flow.epoch, flow.back_ms, flow.is_idle) = (Some(epoch), 0, true);
     }
 
     /// A session ended; what it put on its way stays there.
@@ -172,7 +161,7 @@ impl FairShare {
             self.reclaim(now_ms);
         }
         let free = self.free();
-        let is_first = self.line.is_empty() && self.tightness != Tightness::Full;
+        let is_first = self.line.is_empty() && self.pressure != Pressure::Full;
         let flow = self.flows.entry(sensor).or_default();
         let rest = flow.turn.saturating_sub(cost);
         if flow.turn < cost && !(is_first && free + flow.turn >= cost) {
@@ -180,9 +169,13 @@ impl FairShare {
         }
         self.held -= flow.turn - rest;
         flow.turn = rest;
-        flow.used = true;
+        flow.unused_ms = None;
         flow.in_flight += cost;
         self.in_flight += cost;
+        if !self.line.is_empty() {
+            // It has more to send, most likely: whoever is served keeps a place in the line.
+            self.stand_in_line(sensor);
+        }
         Ok(())
     }
 
@@ -205,7 +198,7 @@ impl FairShare {
         if left >= self.low_water() {
             return;
         }
-        let is_calm = self.is_calm() && self.tightness != Tightness::Full;
+        let is_calm = self.is_calm() && self.pressure != Pressure::Full;
         let window = self.window();
         let Some(flow) = self.flows.get_mut(&sensor) else { return };
         let Some(epoch) = flow.epoch else { return };
@@ -220,9 +213,9 @@ impl FairShare {
         }
     }
 
-    /// How much room the disk has.
-    pub fn set_tightness(&mut self, now_ms: u64, tightness: Tightness) {
-        self.tightness = tightness;
+    /// How full the disk is.
+    pub fn set_pressure(&mut self, now_ms: u64, pressure: Pressure) {
+        self.pressure = pressure;
         self.deal(now_ms);
     }
 
@@ -247,18 +240,18 @@ impl FairShare {
 
     /// Bytes that one sensor may have on their way and in turns.
     fn window(&self) -> u64 {
-        let most = match self.tightness {
-            Tightness::Ample => WINDOW_BYTES_BULK,
-            Tightness::Tight => WINDOW_BYTES_TIGHT,
-            Tightness::Full => 0,
+        let most = match self.pressure {
+            Pressure::None => WINDOW_BYTES_BULK,
+            Pressure::High => WINDOW_BYTES_HIGH,
+            Pressure::Full => 0,
         };
         most.min(self.bytes_max / 4)
     }
 
     fn refuse(&mut self, now_ms: u64, sensor: SensorId) -> u32 {
-        let retry_ms = match self.tightness {
-            Tightness::Full => TURN_RETRY_MS_MAX,
-            Tightness::Ample | Tightness::Tight => {
+        let retry_ms = match self.pressure {
+            Pressure::Full => TURN_RETRY_MS_MAX,
+            Pressure::None | Pressure::High => {
                 let ahead = (self.line.len() as u64 + 1) * TURN_BYTES;
                 (TURN_RETRY_MS_MIN + ahead * 1_000 / self.rate.per_s()).min(TURN_RETRY_MS_MAX)
             }
@@ -273,7 +266,7 @@ impl FairShare {
 
     fn stand_in_line(&mut self, sensor: SensorId) {
         let Some(flow) = self.flows.get_mut(&sensor) else { return };
-        flow.is_idle = false;
+        (flow.is_idle, flow.unused_ms) = (false, None);
         if !std::mem::replace(&mut flow.waits, true) {
             self.line.push_back(sensor);
         }
@@ -282,16 +275,16 @@ impl FairShare {
     /// Deals what is free, a turn to each in line, round and round.
     fn deal(&mut self, now_ms: u64) {
         let window = self.window();
-        while self.tightness != Tightness::Full
+        while self.pressure != Pressure::Full
             && let Some(sensor) = self.line.front().copied()
         {
             let Some(flow) = self.flows.get(&sensor) else {
                 self.line.pop_front();
                 continue;
             };
-            let is_enough = flow.turn >= TURNS_UNUSED_MAX * TURN_BYTES && !flow.used;
+            let is_silent = flow.unused_ms.is_some_and(|at_ms| at_ms + TURN_DOUBT_MS <= now_ms);
             let room = window.saturating_sub(flow.in_flight + flow.turn);
-            let Some(epoch) = flow.epoch.filter(|_| !flow.is_idle && !is_enough && room > 0) else {
+            let Some(epoch) = flow.epoch.filter(|_| !flow.is_idle && !is_silent && room > 0) else {
                 self.step_aside();
                 continue;
             };
@@ -311,9 +304,10 @@ impl FairShare {
         let Some(flow) = self.flows.get_mut(&sensor) else { return };
         self.held += bytes;
         flow.turn += bytes;
-        flow.used = false;
         self.lapses.remove(&(flow.lapse_ms, sensor));
-        flow.lapse_ms = flow.back_ms.max(now_ms) + TURN_LAPSE_MS;
+        let from_ms = flow.back_ms.max(now_ms);
+        flow.unused_ms.get_or_insert(from_ms);
+        flow.lapse_ms = from_ms + TURN_LAPSE_MS;
         self.lapses.insert((flow.lapse_ms, sensor));
         self.raises.push_back(Raise { sensor, epoch, bytes: flow.turn });
     }
@@ -333,19 +327,22 @@ impl FairShare {
         while let Some((lapse_ms, sensor)) = self.lapses.first().copied()
             && lapse_ms <= now_ms
         {
-            if self.flows.get(&sensor).is_some_and(|flow| flow.turn > 0) {
-                self.lapsed += 1;
+            self.lapses.pop_first();
+            if let Some(flow) = self.flows.get_mut(&sensor) {
+                // Whoever used some of it has a rest that was too little for its next chunk.
+                let is_unused = flow.unused_ms.is_some();
+                flow.is_idle |= is_unused;
+                self.lapsed += u64::from(is_unused);
+                self.held -= std::mem::take(&mut flow.turn);
             }
-            self.give_back(sensor);
         }
     }
 
-    /// A sensor's turn is nobody's; it steps aside when it is the first in line.
+    /// A sensor's turn is nobody's.
     fn give_back(&mut self, sensor: SensorId) {
         if let Some(flow) = self.flows.get_mut(&sensor) {
             self.held -= std::mem::take(&mut flow.turn);
             self.lapses.remove(&(flow.lapse_ms, sensor));
-            flow.is_idle = true;
         }
     }
 

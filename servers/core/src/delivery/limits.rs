@@ -12,7 +12,7 @@ pub const WINDOW_BYTES_URGENT: u64 = 64 << 10;
 /// send before it is known how many there are should be little.
 pub const WINDOW_BYTES_FIRST: u64 = 256 << 10;
 /// Bytes the bulk lane may have in flight while the disk is nearly full.
-pub const WINDOW_BYTES_TIGHT: u64 = 64 << 10;
+pub const WINDOW_BYTES_HIGH: u64 = 64 << 10;
 /// What a chunk counts at least, in bytes: the store writes values of up to 4 KiB, and a small
 /// chunk costs as much of its time as one of these.
 pub const CHUNK_COST_MIN: u64 = 4 << 10;
@@ -26,9 +26,9 @@ pub const SHARE_BYTES_MIN: u64 = 64 << 10;
 pub const TURN_BYTES: u64 = 32 << 10;
 /// How long a turn is held, in milliseconds: longer than the way to the sensor and back.
 pub const TURN_LAPSE_MS: u64 = 1_000;
-/// Turns that are dealt to a sensor before it used any: enough for a long way, few enough that a
-/// silent sensor holds little.
-pub const TURNS_UNUSED_MAX: u64 = 4;
+/// A sensor that uses nothing of its turns for so long gets no more of them, in milliseconds: the
+/// way to it and back is shorter, mostly, and what a silent sensor holds should be little.
+pub const TURN_DOUBT_MS: u64 = 250;
 /// The shortest time after which a refused sensor may come back, in milliseconds.
 pub const TURN_RETRY_MS_MIN: u64 = 20;
 /// The longest, in milliseconds: a sensor that sees nothing acknowledged for 30 s goes elsewhere,
@@ -52,7 +52,7 @@ pub const RESYNC_PAUSE_MS: u64 = 60_000;
 
 const _: () = assert!(
     TURN_BYTES >= lapwing_protocol::limits::CHUNK_BYTES_MAX as u64
-        && WINDOW_BYTES_TIGHT >= TURN_BYTES
+        && WINDOW_BYTES_HIGH >= TURN_BYTES
         && SHARE_BYTES_MIN / 4 >= lapwing_protocol::limits::CHUNK_BYTES_MAX as u64,
     "whoever has a turn must be able to send its largest chunk"
 );

@@ -8,10 +8,10 @@ use lapwing_protocol::hello::{Hello, LogGrant};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, LANES};
 
-use super::fair_share::Tightness;
 use super::head::HeadRecord;
 use super::lane::{LaneReceiver, usual_window};
 use super::limits::CHUNK_COST_MIN;
+use crate::pressure::Pressure;
 
 /// Something to be stored: a chunk or Jump as received, and where its lane stands after it.
 ///
@@ -338,10 +338,10 @@ impl Receiver {
     }
 
     /// Gives the urgent lane credit as usual, or for one chunk at a time where the disk is full.
-    pub fn fit_urgent(&mut self, tightness: Tightness) {
-        self.lanes[Lane::Urgent.index()].window = match tightness {
-            Tightness::Ample | Tightness::Tight => usual_window(Lane::Urgent),
-            Tightness::Full => Credit { limit_seq: 1, limit_bytes: CHUNK_BYTES_MAX as u64 },
+    pub fn fit_urgent(&mut self, pressure: Pressure) {
+        self.lanes[Lane::Urgent.index()].window = match pressure {
+            Pressure::None | Pressure::High => usual_window(Lane::Urgent),
+            Pressure::Full => Credit { limit_seq: 1, limit_bytes: CHUNK_BYTES_MAX as u64 },
         };
     }
 

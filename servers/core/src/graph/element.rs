@@ -202,12 +202,7 @@ impl Element {
 
     /// The memory it is counted with.
     pub(super) fn count_bytes(&self) -> u32 {
-        let texts = self.fields.iter().map(|(_, value)| match value {
-            OwnedValue::Text(bytes) | OwnedValue::Bytes(bytes) | OwnedValue::Hash(bytes) => {
-                bytes.len()
-            }
-            _ => 0,
-        });
+        let texts = self.fields.iter().map(|(_, value)| value.text_bytes());
         let fields = self.fields.capacity() * size_of::<(Feature, OwnedValue)>();
         let bytes = size_of::<Self>() + ELEMENT_OVERHEAD_BYTES + fields + texts.sum::<usize>();
         u32::try_from(bytes).unwrap_or(u32::MAX)
