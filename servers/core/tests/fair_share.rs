@@ -375,7 +375,7 @@ fn backlogs() -> impl Strategy<Value = Vec<Backlog>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
     /// Promise P6: what is on its way never exceeds the budget; of sensors that always have more
     /// to send, none gets more than one and a half times what another gets.
