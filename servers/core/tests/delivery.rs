@@ -365,6 +365,16 @@ fn coming_back_from_another_server_is_no_alarm() {
 }
 
 #[test]
+fn frm_012_runs_that_do_not_decode_make_the_hello_malformed() {
+    let mut sensor = Sensor::new(LOG);
+    let mut receiver = receiver();
+    sensor.chunk(1);
+    let mut head = sensor.head(1, 0);
+    head.elsewhere = Items::from_bytes(&[1, 2, 3]);
+    assert_eq!(receiver.handle_hello(1, &hello(head)), Err(PeerFault::Malformed));
+}
+
+#[test]
 fn an_old_log_is_remembered_when_a_new_one_opens() {
     let mut sensor = Sensor::new(LOG);
     let mut receiver = after_storing(&mut sensor, 3);

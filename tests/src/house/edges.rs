@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Finding;
 
 /// Every crate of the workspace and the crates of the workspace it may depend on.
-pub const EDGES: [(&str, &[&str]); 14] = [
+pub const EDGES: [(&str, &[&str]); 15] = [
     ("lapwing-protocol", &[]),
     ("lapwing-sensor-core", &["lapwing-protocol"]),
     ("lapwing-sensor-os", &["lapwing-protocol", "lapwing-sensor-core"]),
@@ -23,6 +23,8 @@ pub const EDGES: [(&str, &[&str]); 14] = [
     ("lapwing-microservices", SERVER),
     ("lapwing", EVERYTHING),
     ("lapwing-tests", EVERYTHING),
+    // It judges the others by the page alone: with their code it would share their faults.
+    ("lapwing-conformance", &[]),
 ];
 
 /// Edges that only tests may have: the sensor's shell is tested against a real server's shell.
@@ -51,10 +53,10 @@ const EVERYTHING: &[&str] = &[
 /// Foreign crates that only some crates may name, and those crates.
 pub const FOREIGN: [(&str, &[&str]); 11] = [
     ("sled", &["lapwing-store"]),
-    ("rustls", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests"]),
+    ("rustls", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests", "lapwing-conformance"]),
     ("futures-rustls", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests"]),
     ("ring", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests"]),
-    ("serde_json", &["lapwing-webapp", "lapwing", "lapwing-sensor-os", "lapwing-tests"]),
+    ("serde_json", SPEAKERS),
     ("rcgen", CERTIFIERS),
     ("tokio", &[]),
     ("rand", &["lapwing-tests"]),
@@ -63,8 +65,18 @@ pub const FOREIGN: [(&str, &[&str]); 11] = [
     ("aws-lc-rs", &[]),
 ];
 
-const CERTIFIERS: &[&str] =
-    &["lapwing-net", "lapwing-registration", "lapwing-sensor-os", "lapwing", "lapwing-tests"];
+/// Those at the outer edge, where JSON is spoken.
+const SPEAKERS: &[&str] =
+    &["lapwing-webapp", "lapwing", "lapwing-sensor-os", "lapwing-tests", "lapwing-conformance"];
+
+const CERTIFIERS: &[&str] = &[
+    "lapwing-net",
+    "lapwing-registration",
+    "lapwing-sensor-os",
+    "lapwing",
+    "lapwing-tests",
+    "lapwing-conformance",
+];
 
 /// Crates whose dependencies must do without a standard library and without a heap.
 const BARE: [&str; 2] = ["lapwing-protocol", "lapwing-sensor-core"];

@@ -210,7 +210,8 @@ impl Receiver {
     /// Answers the logs of a Hello.
     ///
     /// # Errors
-    /// [`PeerFault::Fenced`] for an old session, [`PeerFault::Malformed`] for two logs of a lane.
+    /// [`PeerFault::Fenced`] for an old session, [`PeerFault::Malformed`] for two logs of a lane, a
+    /// head that cannot be, or runs that do not decode.
     pub fn handle_hello(
         &mut self,
         epoch: u64,
@@ -224,6 +225,7 @@ impl Receiver {
                 || head.next_seq == 0
                 || head.first_seq > head.next_seq
                 || head.acked_seq >= head.next_seq
+                || head.elsewhere.iter().any(|range| range.is_err())
             {
                 return Err(PeerFault::Malformed);
             }

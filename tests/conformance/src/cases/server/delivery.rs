@@ -1,0 +1,505 @@
+//! Delivery: order, repeats, credit, index, bounds, both lanes.
+
+use super::case;
+use super::context::Context;
+use super::steps::{nack, quiet, refused, resync, store, undecodable};
+use crate::cases::{Case, Checked, ensure, equal};
+use crate::play::link::{Got, PATIENCE};
+use crate::play::log::Log;
+use crate::play::sensor::{acked, call, grant};
+use crate::play::wait;
+use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk, SELF_CONTAINED};
+use crate::wire::code;
+use crate::wire::message::{Credit, Lane, Message, NackReason, ResyncReason};
+use crate::wire::primitive::Wire as _;
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    case(
+        "chunks_in_order_are_acknowledged",
+        &["DLV-002", "DLV-005", "LOG-001", "LOG-002"],
+        "Chunks in order are acknowledged, cumulatively, with `safe` never beyond `stored`.",
+        chunks_in_order_are_acknowledged,
+    ),
+    case(
+        "a_repeat_is_acknowledged_again",
+        &["DLV-003", "DLV-005"],
+        "A chunk that comes again is acknowledged again, and changes neither next nor chain.",
+        a_repeat_is_acknowledged_again,
+    ),
+    case(
+        "a_gap_is_one_nack",
+        &["DLV-004", "DLV-009"],
+        "What is out of order is one Nack, then silence until what was asked for comes.",
+        a_gap_is_one_nack,
+    ),
+    case(
+        "episodes_count_from_one_for_each_lane",
+        &["DLV-009", "LOG-001"],
+        "Each lane counts its own episodes, from 1, one a time.",
+        episodes_count_from_one_for_each_lane,
+    ),
+    case(
+        "credit_is_exact",
+        &["DLV-007", "DLV-009"],
+        "The last chunk within the credit is taken, the next is BeyondCredit and not stored.",
+        credit_is_exact,
+    ),
+    case(
+        "credit_never_shrinks",
+        &["DLV-008", "DLV-007", "DLV-005"],
+        "Over hundreds of chunks the limits only grow, and neither runs dry for ever.",
+        credit_never_shrinks,
+    ),
+    case(
+        "the_urgent_lane_has_credit_of_its_own",
+        &["DLV-008", "DLV-013", "LOG-001", "LOG-020"],
+        "With bulk chunks under way, an urgent one is taken and acknowledged.",
+        the_urgent_lane_has_credit_of_its_own,
+    ),
+    case(
+        "a_chunk_that_does_not_decode_is_stored",
+        &["DLV-010", "LOG-010", "LOG-022"],
+        "It is acknowledged, never nacked, and answered by one Resync; a second within the minute \
+         brings no more.",
+        a_chunk_that_does_not_decode_is_stored,
+    ),
+    case(
+        "an_unknown_encoding_is_stored",
+        &["VER-007", "DLV-010"],
+        "A chunk of an encoding that is not known is acknowledged, and a Resync asks for another.",
+        an_unknown_encoding_is_stored,
+    ),
+    case(
+        "an_index_that_does_not_follow_is_refused",
+        &["DLV-011", "LOG-002"],
+        "A first_index above or below the next is out of place.",
+        an_index_that_does_not_follow_is_refused,
+    ),
+    case(
+        "the_first_chunk_must_open",
+        &["DLV-011", "LOG-005"],
+        "A log whose first chunk neither is self-contained nor opens a keyframe is refused.",
+        the_first_chunk_must_open,
+    ),
+    case(
+        "a_digest_that_differs_brings_one_resync",
+        &["DLV-012", "LOG-023", "LOG-010"],
+        "It is stored and acknowledged; one Resync names it, whatever differs behind it.",
+        a_digest_that_differs_brings_one_resync,
+    ),
+    case(
+        "chunk_bounds",
+        &["LOG-022", "LIM-010", "LIM-029"],
+        "A chunk of 16,384 bytes is taken; a larger one, seq 0, a seq or index that cannot be, close.",
+        chunk_bounds,
+    ),
+    case(
+        "flags_without_meaning_are_stored",
+        &["LOG-021"],
+        "A chunk that sets a flag above 8 is stored and acknowledged.",
+        flags_without_meaning_are_stored,
+    ),
+    case(
+        "a_call_waits_for_no_lane",
+        &["CAL-001", "CAL-002", "CAL-006", "CAL-005"],
+        "Calls between chunks have one answer each, with their numbers, and lanes go on.",
+        a_call_waits_for_no_lane,
+    ),
+];
+
+fn chunks_in_order_are_acknowledged(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut bulk) = cx.sensor_with(Lane::Bulk)?;
+    let mut urgent = sensor.log(Lane::Urgent, cx.id());
+    let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+    for _ in 0..20 {
+        link.send(bulk.fact());
+        link.send(urgent.fact());
+    }
+    let mut highest = [0u64; 2];
+    while highest != [20, 20] {
+        let ack = link.wait_for("an Ack", |message| match message {
+            Message::Ack(ack) => Some(ack.clone()),
+            _ => None,
+        })?;
+        let at = &mut highest[ack.lane as usize];
+        ensure!(ack.stored_seq >= *at, "DLV-005: stored_seq went from {at} to {}", ack.stored_seq);
+        ensure!(ack.stored_seq <= 20, "DLV-005: {} was never sent", ack.stored_seq);
+        ensure!(ack.safe_seq <= ack.stored_seq, "DLV-005: safe {} is ahead", ack.safe_seq);
+        *at = ack.stored_seq;
+    }
+    drop(link);
+    let (_link, ack) = cx.session(&sensor, &[&bulk, &urgent])?;
+    for log in [&bulk, &urgent] {
+        let granted = grant(&ack, log.lane)?;
+        let found = (granted.next_seq, granted.next_index);
+        equal!(found, (21, 21), "DLV-002: where lane {:?} stands", log.lane);
+        equal!(granted.chain, log.chain_at(20), "CHN-001: the chain of lane {:?}", log.lane);
+    }
+    Ok(())
+}
+
+fn a_repeat_is_acknowledged_again(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let chunks = [log.fact(), log.fact(), log.fact()];
+    store(&mut link, &chunks)?;
+    link.settle()?;
+    for chunk in [&chunks[0], &chunks[2], &chunks[1]] {
+        link.send(chunk.clone());
+        let ack = acked(&mut link, Lane::Bulk, 3)?;
+        equal!(ack.stored_seq, 3, "DLV-003: the Ack of a repeat");
+    }
+    quiet(&mut link, "DLV-003: behind repeats", |message| matches!(message, Message::Ack(_)))?;
+    store(&mut link, &[log.fact()])?;
+    drop(link);
+    let (_link, ack) = cx.session(&sensor, &[&log])?;
+    let granted = grant(&ack, Lane::Bulk)?;
+    equal!(granted.chain, log.chain_at(4), "DLV-003: the chain, with each chunk once");
+    equal!(granted.next_index, 5, "DLV-003: the index, with each fact once");
+    Ok(())
+}
+
+fn a_gap_is_one_nack(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    let chunks: Vec<Chunk> = (0..6).map(|_| log.fact()).collect();
+    store(&mut link, &chunks[..1])?;
+    link.settle()?;
+    for chunk in &chunks[2..] {
+        link.send(chunk.clone());
+    }
+    let first = nack(&mut link)?;
+    let found = (first.lane, first.next_seq, first.reason, first.episode);
+    equal!(found, (Lane::Bulk, 2, NackReason::OutOfOrder, 1), "DLV-004: the Nack");
+    link.send(chunks[3].clone());
+    quiet(&mut link, "DLV-004: more that is out of order", |_| false)?;
+    let ack = store(&mut link, &chunks[1..3])?;
+    equal!(ack.stored_seq, 3, "DLV-004: nothing of what was refused was stored");
+    link.settle()?;
+    link.send(chunks[5].clone());
+    let second = nack(&mut link)?;
+    equal!((second.next_seq, second.episode), (4, 2), "DLV-004: a refusal after that is new");
+    let ack = store(&mut link, &chunks[3..])?;
+    equal!(ack.stored_seq, 6, "DLV-009: what was sent again is taken");
+    Ok(())
+}
+
+fn episodes_count_from_one_for_each_lane(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut bulk) = cx.sensor_with(Lane::Bulk)?;
+    let mut urgent = sensor.log(Lane::Urgent, cx.id());
+    let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+    for log in [&mut bulk, &mut urgent] {
+        for episode in 1..=3 {
+            let (wanted, ahead) = (log.fact(), log.fact());
+            link.send(ahead.clone());
+            let found = nack(&mut link)?;
+            let seen = (found.lane, found.episode, found.next_seq);
+            equal!(seen, (log.lane, episode, wanted.seq), "DLV-009: lane, episode, next_seq");
+            store(&mut link, &[wanted, ahead])?;
+            link.settle()?;
+        }
+    }
+    Ok(())
+}
+
+/// A chunk of no facts: as small as a chunk can be.
+fn empty(log: &mut Log) -> Chunk {
+    let chunk = log.next(0, 0, Vec::new());
+    log.push(&chunk)
+}
+
+fn credit_is_exact(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, ack) = cx.bulk()?;
+    let mut credit = grant(&ack, Lane::Bulk)?.credit.clone();
+    let mut burst = Vec::new();
+    let mut chunks = vec![log.fact()];
+    while log.next_seq() <= credit.limit_seq + 40 && chunks.len() < 2_000 {
+        chunks.push(empty(&mut log));
+    }
+    for chunk in &chunks {
+        burst.extend(Message::from(chunk.clone()).frame().to_bytes());
+    }
+    // All of it in one piece, so that a server can hardly raise the credit in between.
+    link.send_bytes(&burst);
+    let refusal = loop {
+        match link.next(PATIENCE) {
+            Got::Frame(frame) => {
+                match Message::decode(&frame).map_err(|error| error.to_string())? {
+                    Some(Message::Ack(ack)) => {
+                        let stored = ack.stored_seq;
+                        ensure!(
+                            stored <= credit.limit_seq,
+                            "DLV-007: {stored} is acknowledged, and the credit was {}",
+                            credit.limit_seq
+                        );
+                        credit = ack.credit;
+                        if stored == log.next_seq() - 1 {
+                            break None;
+                        }
+                    }
+                    Some(Message::Nack(nack)) => break Some(nack),
+                    other => ensure!(false, "DLV-007: {other:?} came"),
+                }
+            }
+            other => ensure!(false, "DLV-007: an Ack or a Nack was to come: {other:?}"),
+        }
+    };
+    let Some(nack) = refusal else {
+        cx.weak("the server raised the credit faster than it could be used up");
+        return Ok(());
+    };
+    equal!(nack.reason, NackReason::BeyondCredit, "DLV-009: the reason");
+    equal!(nack.next_seq, credit.limit_seq + 1, "DLV-007: the first chunk that is refused");
+    acked(&mut link, Lane::Bulk, nack.next_seq - 1)?;
+    let rest: Vec<Chunk> = chunks.into_iter().filter(|chunk| chunk.seq >= nack.next_seq).collect();
+    let ack = store(&mut link, &rest)?;
+    equal!(ack.stored_seq, log.next_seq() - 1, "DLV-009: what was refused is taken again");
+    Ok(())
+}
+
+/// Follows the credit of one lane: it only grows.
+fn grows(credit: &mut Credit, now: &Credit) -> Checked {
+    ensure!(
+        now.limit_seq >= credit.limit_seq && now.limit_bytes >= credit.limit_bytes,
+        "DLV-008: credit went from {credit:?} to {now:?}"
+    );
+    *credit = now.clone();
+    Ok(())
+}
+
+fn credit_never_shrinks(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, ack) = cx.bulk()?;
+    let granted = grant(&ack, Lane::Bulk)?;
+    let (mut credit, mut bytes, mut stored) = (granted.credit.clone(), 0u64, 0u64);
+    let mut repeats = 0;
+    while stored < 600 {
+        let chunk = log.fact_of(if log.next_seq() % 3 == 0 { 12_000 } else { 100 });
+        let size = chunk.to_bytes().len() as u64;
+        if log.next_seq() <= 600
+            && chunk.seq <= credit.limit_seq
+            && bytes + size <= credit.limit_bytes
+        {
+            bytes += size;
+            link.send(log.push(&chunk));
+            continue;
+        }
+        let came =
+            link.wait_for(
+                "an Ack that raises the credit, or of the end",
+                |message| match message {
+                    Message::Ack(_) | Message::Nack(_) => Some(message.clone()),
+                    _ => None,
+                },
+            )?;
+        match came {
+            Message::Ack(ack) => {
+                grows(&mut credit, &ack.credit)?;
+                stored = ack.stored_seq;
+            }
+            Message::Nack(nack) if nack.reason == NackReason::Throttled => {
+                // Overload is no fault: back, and again.
+                ensure!(repeats < 50, "DLV-009: nothing is taken after fifty Nacks");
+                repeats += 1;
+                wait::pause(nack.retry_after_ms);
+                for seq in nack.next_seq..log.next_seq() {
+                    let at = usize::try_from(seq - 1).unwrap_or(0);
+                    let body = log.chunks[at].clone();
+                    link.send_frame(&crate::wire::frame::Frame::new(3, body));
+                }
+            }
+            other => ensure!(false, "DLV-007: within its credit a sensor is refused: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn the_urgent_lane_has_credit_of_its_own(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut bulk) = cx.sensor_with(Lane::Bulk)?;
+    let mut urgent = sensor.log(Lane::Urgent, cx.id());
+    let (mut link, ack) = cx.session(&sensor, &[&bulk, &urgent])?;
+    let credit = grant(&ack, Lane::Bulk)?.credit.clone();
+    let mut bytes = 0;
+    loop {
+        let chunk = bulk.fact_of(15_000);
+        bytes += chunk.to_bytes().len() as u64;
+        if bytes > credit.limit_bytes || chunk.seq > credit.limit_seq || chunk.seq > 60 {
+            break;
+        }
+        if chunk.seq == 20 {
+            link.send(urgent.fact());
+        }
+        link.send(bulk.push(&chunk));
+    }
+    ensure!(bulk.next_seq() > 40, "the credit is too small for this case: {credit:?}");
+    let last = bulk.next_seq() - 1;
+    // The urgent chunk came before most of bulk, and waits for none of it.
+    loop {
+        let ack = link.wait_for("Acks of both lanes", |message| match message {
+            Message::Ack(ack) => Some(ack.clone()),
+            _ => None,
+        })?;
+        match ack.lane {
+            Lane::Urgent => break,
+            Lane::Bulk => ensure!(
+                ack.stored_seq < last,
+                "DLV-013: all {last} bulk chunks are acknowledged, and the urgent one is not"
+            ),
+        }
+    }
+    let urgent_credit = grant(&ack, Lane::Urgent)?.credit.clone();
+    ensure!(urgent_credit.limit_seq >= 1, "DLV-008: no urgent credit: {urgent_credit:?}");
+    acked(&mut link, Lane::Bulk, last)?;
+    Ok(())
+}
+
+fn a_chunk_that_does_not_decode_is_stored(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let first = log.fact();
+    let [second, third] = [undecodable(&mut log), undecodable(&mut log)];
+    store(&mut link, &[first, second.clone()])?;
+    let asked = resync(&mut link)?;
+    let found = (asked.lane, asked.at_seq, asked.reason);
+    equal!(found, (Lane::Bulk, second.seq, ResyncReason::Undecodable), "DLV-010: the Resync");
+    store(&mut link, &[third])?;
+    store(&mut link, &[log.fact()])?;
+    quiet(&mut link, "LOG-010: a second one within the minute", |message| {
+        matches!(message, Message::Ack(_))
+    })?;
+    drop(link);
+    let (_link, ack) = cx.session(&sensor, &[&log])?;
+    equal!(grant(&ack, Lane::Bulk)?.chain, log.chain_at(4), "DLV-010: the chain has all bytes");
+    Ok(())
+}
+
+fn an_unknown_encoding_is_stored(cx: &mut Context<'_>) -> Checked {
+    for encoding in [0, 2, 255] {
+        super::steps::does_not_decode(cx, &format!("VER-007: encoding {encoding}"), |log| {
+            let first = log.fact();
+            let chunk = Chunk { encoding, ..log.fact_of(0) };
+            vec![first, log.push(&chunk)]
+        })?;
+    }
+    Ok(())
+}
+
+fn an_index_that_does_not_follow_is_refused(cx: &mut Context<'_>) -> Checked {
+    for first_index in [0, 1, 2, 4, u64::MAX - 8] {
+        let (sensor, mut log, mut link, _) = cx.bulk()?;
+        store(&mut link, &[log.fact(), log.fact()])?;
+        let chunk = Chunk { first_index, ..log.fact_of(0) };
+        link.send(chunk);
+        let what = format!("DLV-011: first_index {first_index} where 3 is next");
+        refused(cx, &mut link, code::OUT_OF_PLACE, &what)?;
+        let (_link, ack) = cx.session(&sensor, &[&log])?;
+        equal!(grant(&ack, Lane::Bulk)?.next_seq, 3, "DLV-011: nothing of it was stored");
+    }
+    Ok(())
+}
+
+fn the_first_chunk_must_open(cx: &mut Context<'_>) -> Checked {
+    use crate::wire::chunk::{KEYFRAME, KEYFRAME_LAST};
+    for (flags, part) in [(0, 0), (KEYFRAME, 1), (KEYFRAME | KEYFRAME_LAST, 2), (KEYFRAME_LAST, 0)]
+    {
+        let (_sensor, log, mut link, _) = cx.bulk()?;
+        let chunk = log.fact_of(0);
+        link.send(Chunk { flags, part, ..chunk });
+        let what = format!("DLV-011: a first chunk with flags {flags}, part {part}");
+        refused(cx, &mut link, code::OUT_OF_PLACE, &what)?;
+    }
+    Ok(())
+}
+
+fn a_digest_that_differs_brings_one_resync(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    let wrong = |log: &mut Log| {
+        let mut body = crate::wire::op::OpWriter::new(crate::play::log::base(log.next_seq()));
+        body.dropped(1, crate::wire::message::DropReason::TooLarge);
+        let mut chunk = log.next(0, 1, body.body());
+        chunk.digest[3] ^= 0x40;
+        log.push(&chunk)
+    };
+    let sound = [log.keyframe(), log.put(0, "ssh", "active"), log.delta()];
+    store(&mut link, &sound)?;
+    quiet(&mut link, "DLV-012: digests that are right", |message| {
+        matches!(message, Message::Ack(_))
+    })?;
+    let first = wrong(&mut log);
+    store(&mut link, std::slice::from_ref(&first))?;
+    let asked = resync(&mut link)?;
+    let found = (asked.lane, asked.at_seq, asked.reason);
+    equal!(found, (Lane::Bulk, first.seq, ResyncReason::DigestDiffers), "DLV-012: the Resync");
+    for _ in 0..5 {
+        store(&mut link, &[wrong(&mut log)])?;
+    }
+    quiet(&mut link, "LOG-010: more within the minute", |message| {
+        matches!(message, Message::Ack(_))
+    })?;
+    store(&mut link, &[log.keyframe(), log.put(1, "cron", "active")])?;
+    Ok(())
+}
+
+fn chunk_bounds(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, ack) = cx.bulk()?;
+    let bare = log.fact_of(0).to_bytes().len();
+    // Two length fields grow from one byte to three.
+    let mut whole = log.fact_of(CHUNK_BYTES_MAX - bare - 4);
+    while whole.to_bytes().len() > CHUNK_BYTES_MAX {
+        whole = log.fact_of(whole.body.len() - 60);
+    }
+    whole = Chunk { body: vec![0xff; 16_360], ..whole };
+    let excess = whole.to_bytes().len() as i64 - CHUNK_BYTES_MAX as i64;
+    let length = usize::try_from(whole.body.len() as i64 - excess).unwrap_or(0);
+    whole.body.resize(length, 0xff);
+    equal!(whole.to_bytes().len(), CHUNK_BYTES_MAX, "the case itself");
+    store(&mut link, &[log.push(&whole)])?;
+    let sound = log.fact_of(0);
+    let mut long = Chunk { body: whole.body.clone(), ..sound.clone() };
+    long.body.push(0xff);
+    let fits = long.to_bytes().len() + 4 <= ack.receive_bytes_max as usize;
+    let wrong: [(&str, Chunk, bool); 5] = [
+        ("16,385 bytes", long, fits),
+        ("seq 0", Chunk { seq: 0, ..sound.clone() }, true),
+        ("a seq above SEQ_MAX", Chunk { seq: 1 << 63, ..sound.clone() }, true),
+        ("seq 2^64 - 1", Chunk { seq: u64::MAX, ..sound.clone() }, true),
+        ("an index beyond 64 bits", Chunk { first_index: u64::MAX, count: 2, ..sound }, true),
+    ];
+    for (what, chunk, _) in wrong.into_iter().filter(|(_, _, sent)| *sent) {
+        let (_sensor, mut own, mut link, _) = cx.bulk()?;
+        store(&mut link, &[own.fact()])?;
+        link.send(chunk);
+        let refusal = link.refusal().map_err(|error| format!("LOG-022: {what}: {error}"))?;
+        let Some(refusal) = refusal else {
+            cx.weak(format!("LOG-022: {what}: the server closed without a word"));
+            continue;
+        };
+        let fits = refusal.code == code::MALFORMED || refusal.code == code::TOO_LARGE;
+        ensure!(fits, "LOG-022: {what} is refused with {}", code::name(refusal.code));
+    }
+    Ok(())
+}
+
+fn flags_without_meaning_are_stored(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    for flags in [0x10, 0x80, 0xf0] {
+        let chunk = Chunk { flags: SELF_CONTAINED | flags, ..log.fact_of(0) };
+        store(&mut link, &[log.push(&chunk)])?;
+    }
+    quiet(&mut link, "LOG-021: a flag above 8", |message| matches!(message, Message::Ack(_)))
+}
+
+fn a_call_waits_for_no_lane(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    for number in [1, 7, u32::MAX] {
+        link.send(log.fact());
+        for method in [1, 2, 3, 35, 240, 60_000] {
+            let (code, text) = call(&mut link, number, method, &[])?;
+            equal!(code::name(code), "unsupported", "CAL-006: method {method} of a sensor");
+            ensure!(std::str::from_utf8(&text).is_ok(), "CAL-002: the text is not UTF-8");
+        }
+        link.send(log.fact());
+        let last = log.next_seq() - 1;
+        acked(&mut link, Lane::Bulk, last)?;
+    }
+    quiet(&mut link, "CAL-001: more answers than calls", |message| {
+        matches!(message, Message::Ack(_))
+    })
+}

@@ -1,0 +1,73 @@
+//! The messages of the methods that cases call: enrolment, assignment, and what of a console is
+//! looked at (docs/protocol-messages.md).
+//!
+//! Not here: the methods that no case calls.
+
+use super::message::{Action, CommandNumber, Id, Lane};
+use super::primitive::{Items, choice, message};
+
+/// `enrol`.
+pub const ENROL: u16 = 1;
+/// `assign`.
+pub const ASSIGN: u16 = 2;
+/// `report`.
+pub const REPORT: u16 = 3;
+/// `events`.
+pub const EVENTS: u16 = 35;
+/// `command`.
+pub const COMMAND: u16 = 36;
+/// `status`.
+pub const STATUS: u16 = 240;
+
+message! {
+    /// Sensor to Registration, on the enrol plane.
+    EnrolRequest {
+        token: String, request: Vec<u8>, name: String, os: String, machine_id: [u8; 32],
+    }
+}
+
+message! {
+    /// The answer to an enrolment.
+    Enrolled {
+        sensor: Id, deployment: Id, certificate: Vec<u8>, authority: Vec<u8>, not_after_ms: u64,
+    }
+}
+
+choice! {
+    /// Why a sensor asks.
+    AssignReason { First = 0, Unreachable = 1, Refused = 2, Draining = 3, NoProgress = 4 }
+}
+
+message! {
+    /// Which Detection server is mine?
+    AssignRequest { reason: AssignReason, trouble_with: Option<Id> }
+}
+
+message! {
+    /// This one.
+    Assignment { server: Id, name: String, address: String }
+}
+
+message! {
+    /// Read a feed from a cursor on.
+    FeedRequest { incarnation: Option<Id>, cursor: u64, limit: u32, wait_ms: u32 }
+}
+
+message! {
+    /// One stored fact. `fields` stays as bytes.
+    EventView {
+        sensor: Id, machine: String, lane: Lane, log: Id, seq: u64, index: u64,
+        source_seq: Option<u64>, time_ns: u64, received_ms: u64, kind: String, op: String,
+        element: Id, fields: Vec<u8>,
+    }
+}
+
+message! {
+    /// A run of the feed of events.
+    EventPage { incarnation: Id, next_cursor: u64, at_end: bool, items: Items<EventView> }
+}
+
+message! {
+    /// Queue this command for a sensor.
+    CommandPut { sensor: Id, number: CommandNumber, expires_ms: u64, action: Action }
+}
