@@ -7,7 +7,7 @@ one segment after another. Only what is in the table's log has been told to it, 
 import hashlib
 import struct
 
-from wire import U64, data, varint, zigzag
+from wire import U64, Reader, data, varint, zigzag
 
 PROCESS, FILE_EVENT, CONNECTION, DNS, OUTCOME, FINDING, NOTE = 3, 4, 5, 6, 9, 10, 0x8001
 PUT, PATCH, REMOVE, FORGET, EVENT, DEFINE, DROPPED, MARK = range(8)
@@ -83,7 +83,7 @@ def key_of(kind, row):
 
 def bounded(kind, row):
     """The row with its values within bounds and what was cut marked; None where it is too large."""
-    cut = 0
+    row, cut = {feature: value for feature, value in row.items() if value is not None}, 0
     for feature, value in row.items():
         if FEATURES[kind][feature] == "s":
             value = value.encode() if isinstance(value, str) else value
@@ -94,29 +94,21 @@ def bounded(kind, row):
 
 
 class Table:
-    """The rows that are true now, by slot; at most `bound` of them."""
+    """The rows that are true now, by slot: kind, (kind, key), row; at most `bound` of them."""
 
     def __init__(self, bound):
-        self.bound, self.rows, self.slots = bound, {}, {}
-        self.free = list(range(bound))[::-1]
+        self.rows, self.slots, self.free = {}, {}, list(range(bound))[::-1]
 
-    def put(self, kind, row, at):
-        key = key_of(kind, row)
-        slot = self.slots.get((kind, key))
-        slot = self.free.pop() if slot is None else slot
-        self.rows[slot], self.slots[kind, key] = (kind, key, row, at), slot
-        return slot
+    def put(self, slot, entry):
+        self.free.remove(slot)
+        self.rows[slot], self.slots[entry[1]] = entry, slot
 
     def take(self, slot):
-        kind, key, _, _ = self.rows.pop(slot)
-        del self.slots[kind, key]
+        del self.slots[self.rows.pop(slot)[1]]
         self.free.append(slot)
 
-    def digest(self, log):
-        return sum(self.hash(log, slot) for slot in self.rows) & U64
-
     def hash(self, log, slot):
-        kind, _, row, _ = self.rows[slot]
+        kind, _, row = self.rows[slot]
         return siphash(log, struct.pack("<H", kind) + row_bytes(kind, row))
 
 
@@ -184,6 +176,12 @@ def chunk(flags, seq, first_index, part, digest, body):
     head = bytes([flags, 1]) + varint(seq) + varint(first_index) + varint(body.count)
     low = struct.pack("<I", digest & 0xFFFFFFFF)
     return head + varint(part) + varint(body.base) + low + data(bytes(body.ops))
+
+
+def first_index(chunk):
+    reader = Reader(chunk[2:])
+    reader.varint()
+    return reader.varint()
 
 
 def chain_start(deployment, sensor, lane, log):

@@ -51,7 +51,11 @@ def lines(count):
             yield line | {"mode": "0644", "inode": seq}
 
 
-if __name__ == "__main__":
-    with open(sys.argv[2], "w", encoding="ascii") as out:
-        for line in lines(int(sys.argv[1])):
+def write(count, path):
+    with open(path, "w", encoding="ascii") as out:
+        for line in lines(count):
             print(json.dumps(line), file=out)
+
+
+if __name__ == "__main__":
+    write(int(sys.argv[1]), sys.argv[2])

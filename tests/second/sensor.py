@@ -17,35 +17,36 @@ import sys
 import time
 
 import chunks
+import generate
 import spool
 import wire
 from corpus import Machine
 from session import Session
 from wire import Closed, Connection, data, varint
 
-BACKLOG_BYTES = 4 << 20  # of chunks that nobody acknowledged; the corpus waits beyond
-OUTCOMES = {"done": 0, "expired": 2, "refused": 3, "interrupted": 4, "unsupported": 5}
+BACKLOG_CHUNKS = 1024  # that nobody acknowledged; the corpus waits beyond
+DONE, EXPIRED, REFUSED, INTERRUPTED, UNSUPPORTED = 0, 2, 3, 4, 5  # Outcome
+FENCED, REGISTRATION_PAUSE_S, TROUBLE_S = 10, 30, 5
 
 
 class Sensor:
-    """Everything but the session: identity, the corpus, the logs' writers, the commands."""
+    """Everything but the session: identity, assignment, commands, and when to connect."""
 
     def __init__(self, options):
         self.options = options
         os.makedirs(options.state, mode=0o700, exist_ok=True)
         self.key, self.certificate = self.path("key.pem"), self.path("certificate.pem")
-        self.who = spool.read(self.path("identity.json")) or self.enrol()
-        self.id, self.boot = bytes.fromhex(self.who["sensor"]), bytes.fromhex(self.who["boot"])
-        deployment = bytes.fromhex(self.who["deployment"])
-        self.spool = spool.Spool(self.path("spool"), deployment, self.id)
+        who = spool.read(self.path("identity.json")) or self.enrol()
+        self.boot, sensor = bytes.fromhex(who["boot"]), bytes.fromhex(who["sensor"])
+        self.spool = spool.Spool(self.path("spool"), bytes.fromhex(who["deployment"]), sensor)
         self.command = spool.read(self.path("command.json"))
         self.assignment = spool.read(self.path("assignment.json"))
         self.machine = Machine(self, options)
         self.session, self.trouble, self.ended = None, 0, False
-        self.failed, self.next_attempt, self.lost_at = 0, 0.0, None
-        told = max((log.lines for log in self.spool.lanes[1]), default=0)
+        self.failed, self.fenced, self.next_attempt, self.lost_at = 0, 0, 0.0, -TROUBLE_S
+        told = max(log.lines for log in self.spool.lanes[1])
         if self.command and told != mark(self.command):
-            self.outcome(self.command, "interrupted")
+            self.outcome(self.command, INTERRUPTED)
 
     def path(self, name):
         return os.path.join(self.options.state, name)
@@ -71,64 +72,64 @@ class Sensor:
             file.write(wire.ssl.DER_cert_to_PEM_cert(reply.data()))
         who = {"sensor": sensor, "deployment": deployment, "boot": os.urandom(16).hex()}
         spool.replace(self.path("identity.json"), who)
-        say("enrolled", sensor=sensor)
         return who
 
     def assign(self):
         """REG-010 to REG-014: asks only where it has no assignment, or is in trouble with it."""
-        if not self.options.registration:
-            return self.options.detection, None
-        if self.assignment and self.trouble == 0:
-            return self.assignment["address"], self.assignment["server"]
-        known = self.assignment and bytes.fromhex(self.assignment["server"])
-        asked = varint(self.trouble) + wire.option(known if self.trouble else None, bytes)
-        plane, identity = "lapwing-sensor/1", (self.certificate, self.key)
-        try:
-            server = Connection(
-                self.options.registration, plane, self.options.ca, ("registration",), identity
-            )
-            reply = server.call(2, asked)
-            server.close()
-        except Closed:
-            if self.options.detection and not self.assignment:
-                return self.options.detection, None
-            raise
-        server, _, address = reply.take(16).hex(), reply.data(), reply.data().decode()
-        self.assignment, self.trouble = {"server": server, "address": address}, 0
-        spool.replace(self.path("assignment.json"), self.assignment)
-        return address, server
+        known, registration = self.assignment, self.options.registration
+        if registration and (self.trouble or not known):
+            asked = varint(self.trouble)
+            asked += wire.option(known and bytes.fromhex(known["server"]), bytes)
+            try:
+                server = self.dial(registration, ("registration",), None)
+                reply = server.call(2, asked)
+                server.close()
+                known = {"server": reply.take(16).hex()}
+                known["address"] = (reply.data(), reply.data())[1].decode()
+                self.assignment, self.trouble = known, 0
+                spool.replace(self.path("assignment.json"), known)
+            except Closed as error:
+                error.retry_after = max(error.retry_after, REGISTRATION_PAUSE_S)
+                if error.refused or not (known or self.options.detection):
+                    raise
+        return known or {"address": self.options.detection, "server": None}
+
+    def dial(self, address, roles, server):
+        identity = (self.certificate, self.key)
+        return Connection(address, "lapwing-sensor/1", self.options.ca, roles, identity, server)
 
     def connect(self):
-        waited = self.lost_at is None or time.monotonic() - self.lost_at > 5
-        self.trouble = self.trouble or (1 if self.failed > 2 and waited else 0)
+        waited = time.monotonic() - self.lost_at > TROUBLE_S
+        self.trouble = self.trouble or int(self.failed > 2 and waited)
         try:
-            address, server = self.assign()
-            identity = (self.certificate, self.key)
-            plane, roles = "lapwing-sensor/1", ("detection",)
-            connection = Connection(address, plane, self.options.ca, roles, identity, server)
-            self.session = Session(self, connection)
+            to = self.assign()
+            self.session = Session(self, self.dial(to["address"], ("detection",), to["server"]))
         except Closed as error:
             self.lost(error)
 
     def lost(self, error):
-        """HEL-036, REG-011: how long to wait, and whether to ask for another server."""
-        now = time.monotonic()
+        """HEL-036, HEL-037, REG-011: how long to wait, and whether to ask for another server."""
+        now, least = time.monotonic(), 0
         if self.session:
             self.session.connection.close()
             self.machine.begin_segment()
-            self.failed, self.lost_at = (0 if self.session.established else self.failed), now
-        self.session = None
-        window = min(300, 2 * 2 ** min(self.failed, 8))
-        self.failed += 1
-        self.next_attempt = now + error.retry_after + random.uniform(0, window)
-        self.trouble = self.trouble or (2 if error.refused else 0)
-        say("lost", why=str(error), wait=round(self.next_attempt - now, 2))
+            self.failed, self.lost_at = (0 if self.session.greeted else self.failed), now
+        self.session, self.failed = None, self.failed + 1
+        if error.code == FENCED:
+            self.fenced += 1
+            least = min(150, 2**self.fenced)
+        elif error.refused:
+            self.trouble = self.trouble or 2
+        window = min(300, 2 ** min(9, max(self.failed, self.fenced)))
+        wait = max(error.retry_after, least) + random.uniform(0, window)
+        self.next_attempt = now + wait
+        say("lost", why=str(error), wait=round(wait, 2))
 
     def run(self):
         while True:
             now = time.monotonic()
             waiting = sum(log.made - log.acked for log in self.spool.lanes[0])
-            self.machine.produce(now, waiting * chunks.BODY_BYTES < BACKLOG_BYTES)
+            self.machine.produce(now, waiting < BACKLOG_CHUNKS)
             if not self.session and now >= self.next_attempt:
                 self.connect()
             try:
@@ -138,9 +139,8 @@ class Sensor:
                     time.sleep(0.02)
             except Closed as error:
                 self.lost(error)
-            idle = self.machine.at_end and all(
-                log.acked == log.made for lane in self.spool.lanes for log in lane
-            )
+            logs = [log for lane in self.spool.lanes for log in lane]
+            idle = self.machine.at_end and all(log.acked == log.made for log in logs)
             if self.ended or (idle and not self.options.stay):
                 return self.stop(idle)
 
@@ -149,43 +149,42 @@ class Sensor:
         self.spool.mark_clean()
         if self.session:
             self.session.connection.close()
-        rows = len(self.machine.table.rows)
-        say("stopped", lines=self.machine.lines, rows=rows, delivered=idle)
+        machine = self.machine
+        counts = {"lines": machine.lines, "rows": len(machine.table.rows)}
+        say("stopped", delivered=idle, resyncs=machine.resyncs, **counts)
         return 0
 
     def urgent(self, kind, row, told=None):
         """One urgent fact: a chunk of its own, self-contained; with it, which command has ended."""
-        log = self.spool.lanes[1][-1]
-        body = chunks.Body(self.machine.time)
-        body.preamble(self.boot, self.machine.wall_ms(body.base))
+        log, body = self.spool.lanes[1][-1], chunks.Body(self.machine.time)
+        body.preamble(self.boot, self.machine.wall_ms())
         body.op(chunks.EVENT, kind, body.at(body.base), body.fields(kind, row))
-        body.count = 1
-        flags = chunks.URGENT | chunks.SELF_CONTAINED
-        log.append(chunks.chunk(flags, log.next_seq, log.next_index, 0, 0, body), 1, 0, told or log.lines)
+        body.count, flags = 1, chunks.URGENT | chunks.SELF_CONTAINED
+        chunk = chunks.chunk(flags, log.next_seq, log.next_index, 0, 0, body)
+        log.append(chunk, 1, 0, told or log.lines)
 
-    def finding(self, code, detail, lost=0):
+    def finding(self, code, detail, lost):
         self.urgent(chunks.FINDING, {3: code, 4: b"spool", 5: detail.encode(), 6: lost})
 
     def outcome(self, command, outcome):
-        detail = f"action {command['action']}".encode()
-        row = {3: command["issuer"], 4: command["seq"], 5: OUTCOMES[outcome], 6: detail}
-        self.urgent(chunks.OUTCOME, row, None if outcome == "refused" else mark(command))
+        row = {3: command["issuer"], 4: command["seq"], 5: outcome, 6: b"", 7: b""}
+        self.urgent(chunks.OUTCOME, row, None if outcome == REFUSED else mark(command))
 
     def handle_command(self, command):
         """CMD-002: its number is durable before anything is done; so it runs at most once."""
         number, last = (command["issuer"], command["seq"]), self.command
         if last and number <= (last["issuer"], last["seq"]):
-            return self.outcome(command, "refused")
+            return self.outcome(command, REFUSED)
         known, in_time = command["action"] in (0, 1), command["expires_after_ms"] > 0
         collecting = command["action"] == 0 if known and in_time else self.machine.collecting
         self.command = command | {"collecting": collecting}
         spool.replace(self.path("command.json"), self.command)
         self.machine.collecting = collecting
-        done = "done" if known else "unsupported"
-        return self.outcome(command, done if in_time else "expired")
+        return self.outcome(command, (DONE if known else UNSUPPORTED) if in_time else EXPIRED)
 
 
 def mark(command):
+    """A command's number in what an urgent chunk is spooled with."""
     return (command["issuer"] & 0xFFFFFFFF) << 32 | command["seq"] & 0xFFFFFFFF
 
 
@@ -194,20 +193,40 @@ def say(what, **fields):
     print(json.dumps({"what": what} | fields), flush=True)
 
 
-def main():
+OPTIONS = {
+    "registration": "address of a Registration server",
+    "detection": "address of a Detection server; where there is no Registration, it enrols there too",
+    "ca": "the organisation's CA, PEM",
+    "token": "enrolment token; needed at the first start",
+    "state": "folder of identity and spool",
+    "corpus": "JSON lines, each with seq, ts and type; without it a small one is made",
+    "name": "name of the machine",
+    "rate": "facts a second; 0 = as fast as it goes",
+    "stay": "yes: go on when all is delivered",
+}
+
+
+def read_options():
+    """The command line; what is not in it is taken from the environment: LAPWING_CA and so on."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--registration", help="address of a Registration server")
-    parser.add_argument("--detection", help="address of a Detection server")
-    parser.add_argument("--ca", required=True, help="the organisation's CA, PEM")
-    parser.add_argument("--token", default="", help="enrolment token; needed at the first start")
-    parser.add_argument("--state", required=True, help="folder of identity and spool")
-    parser.add_argument("--corpus", required=True, help="JSON lines, each with seq, ts and type")
-    parser.add_argument("--name", default="second", help="name of the machine")
-    parser.add_argument("--rate", type=float, default=0, help="facts a second; 0 = all at once")
-    parser.add_argument("--stay", action="store_true", help="go on when all is delivered")
+    for name, meaning in OPTIONS.items():
+        known = os.environ.get("LAPWING_" + name.upper())
+        parser.add_argument("--" + name, help=meaning, default=known)
     options = parser.parse_args()
-    if not (options.registration or options.detection):
-        parser.error("name --registration or --detection")
+    if not (options.ca and options.state and (options.registration or options.detection)):
+        parser.error("name --ca, --state, and --registration or --detection")
+    options.rate, options.name = float(options.rate or 0), options.name or "second"
+    options.token = options.token or ""
+    if not options.corpus:
+        options.corpus = os.path.join(options.state, "corpus.jsonl")
+        if not os.path.exists(options.corpus):
+            os.makedirs(options.state, mode=0o700, exist_ok=True)
+            generate.write(1000, options.corpus)
+    return options
+
+
+def main():
+    options = read_options()
     try:
         sensor = Sensor(options)
     except (Closed, OSError, subprocess.CalledProcessError) as error:

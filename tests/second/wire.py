@@ -18,9 +18,9 @@ U64 = 2**64 - 1
 class Closed(Exception):
     """The connection is over: whose fault it was, and how long the peer wants to be left alone."""
 
-    def __init__(self, why, retry_after_ms=0, refused=False):
+    def __init__(self, why, retry_after_ms=0, code=0):
         super().__init__(why)
-        self.retry_after, self.refused = retry_after_ms / 1000, refused
+        self.retry_after, self.code, self.refused = retry_after_ms / 1000, code, code > 0
 
 
 def varint(number):
@@ -226,7 +226,7 @@ class Connection:
                 elif kind == REPLY and said["call"] == 1:
                     reply += said["body"]
                     if said["code"]:
-                        raise Closed(f"code {said['code']}: {reply!r}", refused=True)
+                        raise Closed(f"code {said['code']}: {reply!r}", code=said["code"])
                     if not said["more"]:
                         return Reader(reply)
         raise Closed("no answer to a call")
@@ -234,4 +234,4 @@ class Connection:
 
 def refusal(said):
     text = f"refused with code {said['code']}: {said['detail']!r}"
-    return Closed(text, said["retry_after_ms"], refused=True)
+    return Closed(text, said["retry_after_ms"], said["code"])

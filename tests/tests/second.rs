@@ -128,6 +128,7 @@ fn a_sensor_written_from_the_page_delivers_exactly_once() {
     let last: Value = serde_json::from_str(said().lines().last().unwrap_or_default())
         .unwrap_or_else(|_| panic!("the second sensor ended: {}", said()));
     assert_eq!(last["delivered"], true, "{}", said());
+    assert_eq!(last["resyncs"], 0, "the two agree on every digest: {}", said());
 
     let facts = exported(&platform);
     let lines = std::fs::read_to_string(&corpus).expect("the corpus");
