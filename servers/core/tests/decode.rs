@@ -235,7 +235,6 @@ fn a_preamble_stands_first_in_a_chunk_that_opens_and_nowhere_else() {
 
 #[test]
 fn the_memory_of_a_table_is_bounded_and_what_goes_beyond_changes_nothing() {
-    // LIM-028.
     let long = "x".repeat(900);
     let mut sensor = Writer::new(Lane::Bulk);
     sensor.decoder = sensor.decoder.with_table_bytes_max(4_000);
