@@ -18,17 +18,46 @@ const CASES: u32 = 2_000;
 /// Longest input made: every message fits, and a chunk of a few dozen ops.
 const BYTES_MAX: usize = 600;
 
-#[test]
-fn seeds_of_the_frame_target_hold() {
-    for (_, data) in seeds("frame") {
-        targets::frame(&data);
-    }
+/// One test for each target and each way of making input, so that a failure names both.
+macro_rules! replayed {
+    ($($target:ident)*) => {$(
+        mod $target {
+            use super::*;
+
+            #[test]
+            fn seeds_hold() {
+                for (name, data) in seeds(stringify!($target)) {
+                    println!("{name}");
+                    targets::$target(&data);
+                }
+            }
+
+            #[test]
+            fn any_bytes_hold() {
+                run(cases(stringify!($target)), &any_bytes(), targets::$target);
+            }
+
+            #[test]
+            fn altered_seeds_hold() {
+                let inputs = altered(stringify!($target));
+                run(cases(stringify!($target)), &inputs, targets::$target);
+            }
+        }
+    )*};
 }
 
+replayed! { frame message decoder sensor server spool journal }
+
 #[test]
-fn seeds_of_the_message_target_hold() {
-    for (_, data) in seeds("message") {
-        targets::message(&data);
+fn every_target_is_replayed_and_has_a_binary() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).expect("fuzz has a manifest");
+    let replayed = include_str!("corpus.rs");
+    let list = replayed.lines().find(|line| line.starts_with("replayed! {")).expect("the list");
+    for (name, _) in targets::TARGETS {
+        assert!(list.split(' ').any(|word| word == name), "{name} is not replayed");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} has no binary");
+        assert!(folder.join("fuzz_targets").join(format!("{name}.rs")).exists(), "{name}");
     }
 }
 
@@ -46,24 +75,12 @@ fn every_kind_of_frame_has_a_seed_that_is_understood() {
     }
 }
 
-#[test]
-fn any_bytes_pass_the_frame_target() {
-    run(&any_bytes(), targets::frame);
-}
-
-#[test]
-fn any_bytes_pass_the_message_target() {
-    run(&any_bytes(), targets::message);
-}
-
-#[test]
-fn altered_seeds_pass_the_frame_target() {
-    run(&altered("frame"), targets::frame);
-}
-
-#[test]
-fn altered_seeds_pass_the_message_target() {
-    run(&altered("message"), targets::message);
+/// Targets that write files or start threads are given fewer inputs.
+fn cases(target: &str) -> u32 {
+    match target {
+        "spool" | "journal" => CASES / 10,
+        _ => CASES,
+    }
 }
 
 /// The committed seeds of a target, by name.
@@ -109,8 +126,8 @@ fn altered(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
     )
 }
 
-fn run(inputs: &impl Strategy<Value = Vec<u8>>, target: impl Fn(&[u8])) {
-    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+fn run(cases: u32, inputs: &impl Strategy<Value = Vec<u8>>, target: impl Fn(&[u8])) {
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let chance = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, chance);
     let result = runner.run(inputs, |data| {

@@ -38,6 +38,14 @@ fn element(platform: &Platform, expression: &str) -> Value {
     })
 }
 
+/// How often the Private Threat Intel server asked Global about `hash`, by what it wrote down.
+fn questions_to_global(platform: &Platform, hash: &str) -> usize {
+    let log = platform.folder().join("data/logs/intel-private.log");
+    let log = std::fs::read_to_string(log).expect("the server keeps a log");
+    let question = format!("asked Global about hash {hash}");
+    log.lines().filter(|line| line.contains(&question)).count()
+}
+
 #[test]
 fn a_blocklisted_program_becomes_a_malop_once() {
     if !may_see("a_blocklisted_program_becomes_a_malop_once") {
@@ -68,10 +76,19 @@ fn a_blocklisted_program_becomes_a_malop_once() {
         assert!(Command::new(&other).status().expect("it runs").success());
     }
     element(&platform, &format!("process where image_hash = \"{other_hash}\""));
-    wait::until("one question to Global", PATIENCE, || {
-        let now = platform.metric("intel_global", "lapwing_intel_questions_total", "hash");
-        (now >= asked + 1.0).then_some(())
+    wait::until("a question to Global", PATIENCE, || {
+        (questions_to_global(&platform, &other_hash) > 0).then_some(())
     });
+    // A last fact behind all others: what it asked was asked after they were judged.
+    let (last, last_hash) = fresh_program(platform.folder(), "fresh-last", "/bin/true");
+    assert!(Command::new(&last).status().expect("it runs").success());
+    wait::until("the last program's question", PATIENCE, || {
+        (questions_to_global(&platform, &last_hash) > 0).then_some(())
+    });
+    assert_eq!(questions_to_global(&platform, &other_hash), 1, "seen 100 times, asked once");
+    assert_eq!(questions_to_global(&platform, &hash), 0, "a private word needs no question");
+    let now = platform.metric("intel_global", "lapwing_intel_questions_total", "hash");
+    assert!(now >= asked + 2.0, "Global counts what it is asked: {asked} then {now}");
     let rows = platform.ctl(&["reputation", "classify", "--hash", &hash]).to_string();
     assert!(rows.contains("private"), "{rows}");
     assert_eq!(count_of_malops(&platform, &hash), 1, "once, not twice");

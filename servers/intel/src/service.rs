@@ -186,6 +186,8 @@ impl Intel {
         // Whoever asked goes away when its connection ends; others may wait for the answer.
         let mut question = Question { intel: self, keys: asked, settled: false };
         for key in &question.keys {
+            // What leaves the organisation is written down, indicator by indicator.
+            log::info!("asked Global about {} {key}", key.key_type().name());
             self.counts.asked_global(key.key_type());
         }
         let answer = global::ask(global, &question.keys).await;
