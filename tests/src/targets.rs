@@ -7,6 +7,7 @@
 
 mod input;
 mod journal;
+mod lent;
 mod sensor;
 mod server;
 mod spool;

@@ -16,36 +16,20 @@ use lapwing_protocol::element::{Change, Fact, Field, Value, dns, service};
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::{HelloAck, LogCause, LogGrant, LogVerdict, Memory};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId, ServerId};
-use lapwing_protocol::limits::{FRAME_BYTES_MAX, RECEIVE_BYTES_MIN};
+use lapwing_protocol::limits::FRAME_BYTES_MAX;
 use lapwing_protocol::message::Message;
 use lapwing_sensor_core::{
-    Config, Event, Find, Flight, Hole, Installation, IntakeError, LaneSizes, LaneStorage,
-    LogPositions, Now, Position, RowEntry, Sensor, Sizes, Storage, Stored, StringSlot,
+    Config, Event, Find, Installation, IntakeError, LogPositions, Now, Position, Sensor,
 };
 
 use super::input::Input;
+use super::lent::Owned;
 
 const IDS: (DeploymentId, SensorId) = (DeploymentId([1; 16]), SensorId([2; 16]));
 /// Steps of one input; more would only repeat.
 const STEPS_MAX: usize = 96;
 /// Rounds of draining that a sensor may need after one step.
 const ROUNDS_MAX: usize = 10_000;
-const CHUNK_BYTES: usize = 512;
-
-const LANE: LaneSizes =
-    LaneSizes { open: CHUNK_BYTES, window: 4 << 10, flight: 4, holes: 2, stored: 2 };
-const SIZES: Sizes = Sizes {
-    rows: 8,
-    index: 16,
-    row_bytes: 1 << 10,
-    strings: 8,
-    definitions: 0,
-    bulk: LANE,
-    urgent: LANE,
-    receive: RECEIVE_BYTES_MIN,
-    fetch: CHUNK_BYTES,
-    call: 64,
-};
 
 /// Any sequence of what a server, a network and a machine can do, against a sensor.
 pub fn sensor(data: &[u8]) {
@@ -430,76 +414,6 @@ impl Shell {
                 let mut before = chunks.range(..=seq).rev();
                 before.find(|(_, (_, opens, _))| *opens).and_then(|(start, _)| behind(start - 1))
             }
-        }
-    }
-}
-
-/// The lent memory, owned.
-struct Owned {
-    rows: Vec<RowEntry>,
-    index: Vec<u16>,
-    row_bytes: Vec<u8>,
-    strings: Vec<StringSlot>,
-    lanes: [OwnedLane; 2],
-    receive: Vec<u8>,
-    fetch: Vec<u8>,
-    call: Vec<u8>,
-}
-
-struct OwnedLane {
-    open: Vec<u8>,
-    window: Vec<u8>,
-    flight: Vec<Flight>,
-    holes: Vec<Hole>,
-    stored: Vec<Stored>,
-}
-
-impl OwnedLane {
-    fn storage(&mut self) -> LaneStorage<'_> {
-        LaneStorage {
-            open: &mut self.open,
-            window: &mut self.window,
-            flight: &mut self.flight,
-            holes: &mut self.holes,
-            stored: &mut self.stored,
-        }
-    }
-}
-
-impl Owned {
-    fn new() -> Self {
-        let lane = |sizes: LaneSizes| OwnedLane {
-            open: vec![0; sizes.open],
-            window: vec![0; sizes.window],
-            flight: vec![Flight::NONE; sizes.flight],
-            holes: vec![Hole::NONE; sizes.holes],
-            stored: vec![Stored::NONE; sizes.stored],
-        };
-        Self {
-            rows: vec![RowEntry::default(); SIZES.rows],
-            index: vec![0; SIZES.index],
-            row_bytes: vec![0; SIZES.row_bytes],
-            strings: vec![StringSlot::default(); SIZES.strings],
-            lanes: [lane(SIZES.bulk), lane(SIZES.urgent)],
-            receive: vec![0; SIZES.receive],
-            fetch: vec![0; SIZES.fetch],
-            call: vec![0; SIZES.call],
-        }
-    }
-
-    fn storage(&mut self) -> Storage<'_> {
-        let [bulk, urgent] = &mut self.lanes;
-        Storage {
-            rows: &mut self.rows,
-            index: &mut self.index,
-            row_bytes: &mut self.row_bytes,
-            strings: &mut self.strings,
-            definitions: &mut [],
-            bulk: bulk.storage(),
-            urgent: urgent.storage(),
-            receive: &mut self.receive,
-            fetch: &mut self.fetch,
-            call: &mut self.call,
         }
     }
 }
