@@ -76,10 +76,12 @@ methods! {
     COMMAND = 36, "command";
     /// Console of Detection. `FeedRequest` -> `FeedPage<OutcomeView>`.
     OUTCOMES = 37, "outcomes";
-    /// Console of Detection. empty -> `Items<LedgerRow>`.
+    /// Console of Detection. `LedgerRequest` -> `LedgerPage`.
     LEDGER = 38, "ledger";
     /// Console of Detection. `ProcessTreeRequest` -> `Items<ElementView>`.
     PROCESS_TREE = 39, "process_tree";
+    /// Console of Detection. `LedgerVerify` -> `LedgerVerified`.
+    LEDGER_VERIFY = 40, "ledger_verify";
 
     /// Malware port of Detection. `FeedRequest` -> `FeedPage<EvidenceView>`.
     MALWARE = 48, "malware";

@@ -3,11 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::command::{Action, CommandNumber, Outcome};
+use crate::digest::Chain;
 use crate::element::Kind;
 use crate::hello::Memory;
 use crate::id::{ElementGuid, EvidenceId, Lane, LogId, SensorId};
 use crate::items::Items;
-use crate::op::DropReason;
+use crate::ledger::{CollectorCount, LogStatement};
 
 /// A sensor as its Detection server knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub struct HeadView {
     pub next_seq: u64,
     /// The index that is expected next.
     pub next_index: u64,
+    /// The chain before `next_seq`.
+    pub chain: Chain,
 }
 
 /// A value in an answer.
@@ -299,39 +302,6 @@ pub struct OutcomeView<'a> {
     pub received_ms: u64,
 }
 
-/// Facts dropped for one reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DroppedCount {
-    /// Why.
-    pub reason: DropReason,
-    /// How many.
-    pub count: u64,
-}
-
-/// What a Detection server holds of one log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LedgerRow<'a> {
-    /// Which sensor.
-    pub sensor: SensorId,
-    /// Which lane.
-    pub lane: Lane,
-    /// Which log.
-    pub log: LogId,
-    /// Last index the sensor spoke of.
-    pub produced: u64,
-    /// Facts found in the journal.
-    pub stored: u64,
-    /// Facts dropped, by reason.
-    #[serde(borrow)]
-    pub dropped: Items<'a, DroppedCount>,
-    /// Facts stored on another server, by the sensor's word.
-    pub elsewhere: u64,
-    /// Holes whose size is not known.
-    pub lost_unknown: u64,
-    /// Chunks stored that did not decode.
-    pub undecoded: u64,
-}
-
 /// What a sensor says of itself when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SensorReport<'a> {
@@ -344,4 +314,14 @@ pub struct SensorReport<'a> {
     /// Its collectors and other parts.
     #[serde(borrow)]
     pub health: Items<'a, HealthView<'a>>,
+    /// Its wall clock, milliseconds since 1970; 0 where it has none.
+    pub wall_ms: u64,
+    /// Where its logs stand, those included of which only a tail is left.
+    #[serde(borrow)]
+    pub logs: Items<'a, LogStatement>,
+    /// Observations that said nothing new, and so are no facts, since it started.
+    pub unchanged: u64,
+    /// What its collectors counted since it started.
+    #[serde(borrow)]
+    pub collected: Items<'a, CollectorCount<'a>>,
 }

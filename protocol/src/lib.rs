@@ -35,6 +35,7 @@ pub mod hello;
 pub mod id;
 pub mod intel;
 pub mod items;
+pub mod ledger;
 pub mod limits;
 pub mod malop;
 pub mod message;

@@ -226,6 +226,12 @@ class Session:
             logs = [log for lane in self.spool.lanes for log in lane]
             produced = b"".join(varint(lane[-1].next_index - 1) for lane in self.spool.lanes)
             held = sum(len(chunk) for log in logs for chunk in log.chunks.values())
-            code, body = 0, bytes([self.sensor.machine.collecting]) + produced + varint(held) + b"\0"
+            stated = b"".join(
+                bytes([log.lane]) + log.id + varint(log.next_index) + varint(log.unacked_facts())
+                for log in logs[-16:]
+            )
+            wall_ms = varint(int(time.time() * 1000))
+            body = bytes([self.sensor.machine.collecting]) + produced + varint(held) + b"\0"
+            code, body = 0, body + wall_ms + data(stated) + b"\0" + b"\0"
         reply = varint(call["call"]) + b"\0" + varint(code) + data(body)
         self.connection.send(wire.REPLY, reply)

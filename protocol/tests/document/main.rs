@@ -22,7 +22,7 @@ const PROTOCOL: &str = "docs/protocol.md";
 const MESSAGES: &str = "docs/protocol-messages.md";
 
 /// Sources of messages, in the order of the page.
-const SOURCES: [(&str, &str); 19] = [
+const SOURCES: [(&str, &str); 20] = [
     ("Names of things", include_str!("../../src/id.rs")),
     ("Session", include_str!("../../src/hello.rs")),
     ("Chunk", include_str!("../../src/chunk.rs")),
@@ -36,6 +36,7 @@ const SOURCES: [(&str, &str); 19] = [
     ("Registration", include_str!("../../src/registration.rs")),
     ("Feeds and pages", include_str!("../../src/feed.rs")),
     ("Console", include_str!("../../src/console.rs")),
+    ("Ledger", include_str!("../../src/ledger.rs")),
     ("Threat intelligence", include_str!("../../src/intel.rs")),
     ("MalOps", include_str!("../../src/malop.rs")),
     ("Tags", include_str!("../../src/tagging.rs")),

@@ -7,6 +7,7 @@ mod book;
 mod digests;
 mod fleet_services;
 mod frames;
+mod ledger;
 mod names;
 mod ops;
 mod peer_services;

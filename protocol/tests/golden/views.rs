@@ -2,15 +2,15 @@
 
 use lapwing_protocol::command::{Action, CommandNumber, Outcome};
 use lapwing_protocol::console::{
-    ActivityType, Cell, CommandPut, DroppedCount, ElementQuery, ElementRows, ElementView,
-    EventView, EvidenceView, HeadView, HealthView, LedgerRow, NamedCell, OutcomeView,
-    ProcessTreeRequest, SensorReport, SensorView, Severity,
+    ActivityType, Cell, CommandPut, ElementQuery, ElementRows, ElementView, EventView,
+    EvidenceView, HeadView, HealthView, NamedCell, OutcomeView, ProcessTreeRequest, SensorReport,
+    SensorView, Severity,
 };
 use lapwing_protocol::element::process;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::Lane;
 use lapwing_protocol::items::Items;
-use lapwing_protocol::op::DropReason;
+use lapwing_protocol::ledger::{CollectorCount, LogStatement};
 
 use crate::book::{Book, hold, items};
 use crate::names::*;
@@ -68,8 +68,8 @@ fn cells() {
 fn sensors() {
     let mut book = Book::new("sensors");
     let heads = items![HeadView;
-        HeadView { lane: Lane::Bulk, log: BULK_LOG, next_seq: 301, next_index: 4_000 },
-        HeadView { lane: Lane::Urgent, log: URGENT_LOG, next_seq: 2, next_index: 2 },
+        HeadView { lane: Lane::Bulk, log: BULK_LOG, next_seq: 301, next_index: 4_000, chain: CHAIN },
+        HeadView { lane: Lane::Urgent, log: URGENT_LOG, next_seq: 2, next_index: 2, chain: CHAIN },
     ];
     let view = SensorView {
         sensor: SENSOR,
@@ -95,6 +95,15 @@ fn sensors() {
         produced: [4_000, 2],
         spool_bytes: 1 << 20,
         health: health(),
+        wall_ms: WALL_MS,
+        logs: items![LogStatement;
+            LogStatement { lane: Lane::Bulk, log: BULK_LOG, next_index: 4_001, held: 12 },
+            LogStatement { lane: Lane::Urgent, log: URGENT_LOG, next_index: 3, held: 0 },
+        ],
+        unchanged: 77,
+        collected: items![CollectorCount<'static>;
+            CollectorCount { component: "processes", seen: 4_078, refused: 1, overflowed: 0 },
+        ],
     };
     hold!(book, "sensor_report", SensorReport<'_>, report);
     book.close();
@@ -201,27 +210,5 @@ fn commands() {
         };
         hold!(book, format!("outcome_{}", outcome.name()), OutcomeView<'_>, view);
     }
-    book.close();
-}
-
-#[test]
-fn ledger() {
-    let mut book = Book::new("ledger");
-    let dropped = items![DroppedCount;
-        DroppedCount { reason: DropReason::TableFull, count: 3 },
-        DroppedCount { reason: DropReason::SpoolFull, count: 900 },
-    ];
-    let row = LedgerRow {
-        sensor: SENSOR,
-        lane: Lane::Bulk,
-        log: BULK_LOG,
-        produced: 4_000,
-        stored: 3_000,
-        dropped,
-        elsewhere: 97,
-        lost_unknown: 1,
-        undecoded: 2,
-    };
-    hold!(book, "ledger_row", LedgerRow<'_>, row);
     book.close();
 }

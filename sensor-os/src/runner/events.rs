@@ -6,7 +6,8 @@ use lapwing_protocol::console::{HealthView, SensorReport};
 use lapwing_protocol::hello::{LogCause, LogParent};
 use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::items::Items;
-use lapwing_sensor_core::{CloseReason, DialTarget, Event, Find, Now, Position};
+use lapwing_protocol::ledger::{CollectorCount, LogStatement};
+use lapwing_sensor_core::{CloseReason, DialTarget, Event, Find, LogPositions, Now, Position};
 
 use super::chunks::core_hole;
 use super::limits::PROGRESS_PERIOD_MS;
@@ -199,6 +200,23 @@ impl Runner<'_> {
         }
     }
 
+    /// Where every log stands of which something is held: what is written, and tails of older ones.
+    fn statements(&self) -> impl Iterator<Item = LogStatement> + '_ {
+        let stats = self.sensor.stats();
+        Lane::BY_URGENCY.into_iter().flat_map(move |lane| {
+            let current = self.sensor.positions(lane);
+            let next_index = stats.lanes[lane.index()].facts_produced + 1;
+            let held = next_index.saturating_sub(current.acked.next_index);
+            let current = LogStatement { lane, log: current.log, next_index, held };
+            let tail = self.spool.tail(lane).map(LogPositions::from).map(|tail| {
+                let next_index = tail.made.next_index;
+                let held = next_index.saturating_sub(tail.acked.next_index);
+                LogStatement { lane, log: tail.log, next_index, held }
+            });
+            [Some(current), tail].into_iter().flatten()
+        })
+    }
+
     fn report<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         let status = self.collector_statuses();
         let views = status.iter().map(|collector| HealthView {
@@ -210,12 +228,26 @@ impl Runner<'_> {
         });
         let mut health = vec![0; REPLY_BYTES_MAX / 2];
         let health = Items::encode(views, &mut health).ok()?;
+        let counts = status.iter().map(|collector| CollectorCount {
+            component: &collector.name,
+            seen: collector.seen,
+            refused: collector.refused,
+            overflowed: collector.overflowed,
+        });
+        let mut collected = vec![0; REPLY_BYTES_MAX / 8];
+        let collected = Items::encode(counts, &mut collected).ok()?;
+        let mut logs = vec![0; REPLY_BYTES_MAX / 8];
+        let logs = Items::encode(self.statements(), &mut logs).ok()?;
         let stats = self.sensor.stats();
         let report = SensorReport {
             collecting: self.is_collecting,
             produced: stats.lanes.map(|lane| lane.facts_produced),
             spool_bytes: self.spool.bytes(),
             health,
+            wall_ms: crate::clock::unix_ms(),
+            logs,
+            unchanged: stats.unchanged,
+            collected,
         };
         lapwing_protocol::error::to_slice(&report, buffer).ok().map(|bytes| &*bytes)
     }

@@ -26,4 +26,4 @@ mod session;
 pub use fair_share::{FairShare, Raise};
 pub use head::{HeadRecord, RetiredLog};
 pub use receiver::{Entry, EntryKind, Offer, PeerFault, Receiver, Standing};
-pub use session::{Greeting, Offerings, Patience, Rest, Session, SessionEvent};
+pub use session::{GreetedLog, Greeting, Offerings, Patience, Rest, Session, SessionEvent};

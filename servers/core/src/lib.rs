@@ -17,6 +17,7 @@ pub mod evidence;
 pub mod fleet;
 pub mod graph;
 pub mod intel_cache;
+pub mod ledger;
 pub mod malop;
 pub mod manifest;
 pub mod pressure;

@@ -63,8 +63,16 @@ pub(crate) struct Knowledge {
 
 /// Who is told what the analyst meets in the journal.
 pub(crate) trait Watcher: Send + Sync + 'static {
+    /// Where to follow from at the latest: what lies behind it was not taken by this watcher.
+    fn follow_from(&self) -> u64 {
+        u64::MAX
+    }
+
     /// An entry was taken for the first time since the start, in commit order.
     fn handle_followed(&self, followed: &Followed);
+
+    /// Every entry before `next` was taken.
+    fn handle_page(&self, _next: u64) {}
 
     /// An entry from before the cursor was decoded again, to rebuild.
     fn handle_rebuilt(&self, followed: &Followed);
@@ -194,7 +202,7 @@ impl Analyst {
         decoders: Decoders,
     ) -> Result<Follower, AnalystError> {
         let (give, given) = smol::channel::bounded::<Followed>(REBUILD_QUEUE_MAX);
-        let next = self.record.cursor();
+        let next = self.record.cursor().min(self.watcher.follow_from());
         let rebuilding = smol::unblock(move || {
             Follower::rebuild(journal, decoders, next, |followed| {
                 // Where the analyst failed, the rest is read for nothing, once.
@@ -270,6 +278,7 @@ impl Analyst {
             let (rows, divergent) = follower.standing(sensor);
             self.watcher.handle_standing(sensor, rows, divergent);
         }
+        self.watcher.handle_page(follower.next());
         self.taken = self.taken.max(follower.next().saturating_sub(1));
         self.write().await?;
         Ok(follower)

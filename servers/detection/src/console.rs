@@ -21,6 +21,7 @@ use lapwing_protocol::console::{CommandPut, ElementQuery, ProcessTreeRequest};
 use lapwing_protocol::feed::{FeedPage, FeedRequest};
 use lapwing_protocol::id::Incarnation;
 use lapwing_protocol::items::Items;
+use lapwing_protocol::ledger::{LedgerRequest, LedgerVerify};
 use lapwing_protocol::limits::{FEED_PAGE_MAX, FEED_WAIT_MS_MAX};
 use lapwing_server_core::query::limits::SLICE_WORK;
 use lapwing_server_core::query::{Progress, QueryLimits, Search, Vocabulary, parse};
@@ -48,8 +49,11 @@ pub(crate) trait Sources: Send + Sync + 'static {
     /// `Items<SensorView>`.
     fn sensors(&self) -> Answering<'_, Vec<u8>>;
 
-    /// `Items<LedgerRow>`.
-    fn ledger(&self) -> Answering<'_, Vec<u8>>;
+    /// `LedgerPage`.
+    fn ledger(&self, request: LedgerRequest) -> Answering<'_, Vec<u8>>;
+
+    /// `LedgerVerified`.
+    fn ledger_verify(&self, request: LedgerVerify) -> Answering<'_, Vec<u8>>;
 
     /// `ServerStatus`.
     fn status(&self) -> Answering<'_, Vec<u8>>;
@@ -76,6 +80,7 @@ pub(crate) const ACCESS: &[(Method, &[Role])] = &[
     (Method::COMMAND, &[Role::Fleet]),
     (Method::OUTCOMES, &[Role::Webapp, Role::Fleet, Role::Ctl]),
     (Method::LEDGER, &[Role::Webapp, Role::Fleet, Role::Ctl]),
+    (Method::LEDGER_VERIFY, &[Role::Webapp, Role::Fleet, Role::Ctl]),
     (Method::PROCESS_TREE, &[Role::Webapp, Role::Malops, Role::Ctl]),
     (Method::STATUS, &[Role::Webapp, Role::Malops, Role::Fleet, Role::Registration, Role::Ctl]),
 ];
@@ -143,7 +148,8 @@ impl Console {
         let all: fn(&[u8]) -> bool = |_| true;
         match method {
             Method::SENSORS => self.sources.sensors().await,
-            Method::LEDGER => self.sources.ledger().await,
+            Method::LEDGER => self.sources.ledger(from_body(body)?).await,
+            Method::LEDGER_VERIFY => self.sources.ledger_verify(from_body(body)?).await,
             Method::STATUS => self.sources.status().await,
             Method::ELEMENTS => self.elements(&from_body(body)?).await,
             Method::PROCESS_TREE => self.process_tree(from_body(body)?).await,

@@ -78,7 +78,7 @@ impl Exporter {
             }
             reader.next = read.next;
             for entry in &read.entries {
-                if let Some(followed) = reader.decoders.decode(entry) {
+                if let Some(followed) = reader.decoders.decode_behind(&self.journal, entry)? {
                     count += self.push(&mut page.items, &followed);
                 }
                 if count >= limit || page.items.len() >= PAGE_BYTES {
@@ -107,7 +107,7 @@ impl Exporter {
                 break;
             }
             for entry in read.entries.iter().filter(|entry| entry.commit_id < cursor) {
-                reader.decoders.decode(entry);
+                reader.decoders.decode_behind(&self.journal, entry)?;
             }
             reader.next = read.next.min(cursor);
         }

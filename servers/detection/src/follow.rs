@@ -34,6 +34,9 @@ pub(crate) struct Followed {
     pub(crate) log: LogId,
     /// Its sequence; a Jump's last.
     pub(crate) seq: u64,
+    /// The number of its segment: the sequence that opened it.
+    #[allow(dead_code, reason = "findings will name it")]
+    pub(crate) segment: u64,
     /// Index of its first fact.
     pub(crate) first_index: u64,
     /// When it was received, milliseconds since 1970.
@@ -62,12 +65,15 @@ pub(crate) struct Decoders {
     rows_max: u32,
     built_in: BuiltIn,
     by_lane: BTreeMap<(SensorId, Lane), Decoder>,
+    /// The last entry of each lane that was decoded.
+    last_decoded: BTreeMap<LaneKey, u64>,
 }
 
 impl Decoders {
     pub(crate) fn new(deployment: DeploymentId, rows_max: u32) -> Self {
         let built_in = BuiltIn::default();
-        Self { deployment, rows_max, built_in, by_lane: BTreeMap::new() }
+        let last_decoded = BTreeMap::new();
+        Self { deployment, rows_max, built_in, by_lane: BTreeMap::new(), last_decoded }
     }
 
     /// Rows of a sensor's table, and whether it is known to differ from the sensor's.
@@ -76,8 +82,33 @@ impl Decoders {
         bulk.map_or((0, false), |decoder| (decoder.rows(), decoder.is_divergent()))
     }
 
+    /// Decodes one entry of `journal`, and before it what stands before it in its segment, where
+    /// that was not the last: a cursor may lie within a segment, and a log may come back in the
+    /// midst of one. Blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub(crate) fn decode_behind(
+        &mut self,
+        journal: &Journal,
+        entry: &Entry,
+    ) -> Result<Option<Followed>, StoreError> {
+        let is_first = entry.segment_start == entry.commit_id;
+        let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);
+        if !is_first && !is_next {
+            let range = journal.log_range(&entry.log, entry.segment..=entry.segment)?;
+            for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
+                if let Some(before) = journal.entry(commit_id)? {
+                    self.decode(&before);
+                }
+            }
+        }
+        Ok(self.decode(entry))
+    }
+
     /// Decodes one entry; entries of a lane must come in order.
     pub(crate) fn decode(&mut self, entry: &Entry) -> Option<Followed> {
+        self.last_decoded.insert(entry.log.lane, entry.commit_id);
         let sensor = SensorId(entry.log.lane.sensor);
         let lane = lane_of(entry.log.lane.lane)?;
         let log = LogId(entry.log.log);
@@ -107,6 +138,7 @@ impl Decoders {
             lane,
             log,
             seq,
+            segment: entry.segment,
             first_index,
             received_ms: entry.received_wall_ms,
             content,
@@ -135,8 +167,6 @@ pub(crate) struct Follower {
     decoders: Decoders,
     /// The next commit id.
     next: u64,
-    /// The last entry of each lane that was decoded.
-    last_decoded: BTreeMap<LaneKey, u64>,
 }
 
 impl Follower {
@@ -148,8 +178,8 @@ impl Follower {
         next: u64,
         mut give: impl FnMut(Followed),
     ) -> Result<Self, StoreError> {
-        let (next, last_decoded) = (next.max(1), BTreeMap::new());
-        let mut follower = Self { journal, decoders, next, last_decoded };
+        let next = next.max(1);
+        let mut follower = Self { journal, decoders, next };
         let mut after = None;
         loop {
             let page = follower.journal.heads(after.as_ref(), 256)?;
@@ -160,7 +190,7 @@ impl Follower {
                 let range = follower.journal.log_range(&log, head.segment..=head.segment)?;
                 for commit_id in range.commits.into_iter().filter(|id| *id < next) {
                     let Some(entry) = follower.journal.entry(commit_id)? else { continue };
-                    follower.decode(&entry).into_iter().for_each(&mut give);
+                    follower.decoders.decode(&entry).into_iter().for_each(&mut give);
                 }
             }
         }
@@ -187,32 +217,9 @@ impl Follower {
         let page = self.journal.read_from(self.next, PAGE)?;
         let mut followed = Vec::with_capacity(page.entries.len());
         for entry in &page.entries {
-            self.catch_up(entry)?;
-            followed.extend(self.decode(entry));
+            followed.extend(self.decoders.decode_behind(&self.journal, entry)?);
         }
         self.next = page.next;
         Ok(followed)
-    }
-
-    /// Decodes what stands before `entry` in its segment, where that was not decoded: the cursor
-    /// may lie in a segment that is no longer the live one.
-    fn catch_up(&mut self, entry: &Entry) -> Result<(), StoreError> {
-        let is_first = entry.segment_start == entry.commit_id;
-        let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);
-        if is_first || is_next {
-            return Ok(());
-        }
-        let range = self.journal.log_range(&entry.log, entry.segment..=entry.segment)?;
-        for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
-            if let Some(before) = self.journal.entry(commit_id)? {
-                self.decode(&before);
-            }
-        }
-        Ok(())
-    }
-
-    fn decode(&mut self, entry: &Entry) -> Option<Followed> {
-        self.last_decoded.insert(entry.log.lane, entry.commit_id);
-        self.decoders.decode(entry)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use lapwing_protocol::digest::Chain;
 use lapwing_protocol::error::{DecodeError, from_bytes};
 use lapwing_protocol::id::{Lane, LogId, SensorId};
 use lapwing_server_core::delivery::{Entry, EntryKind};
@@ -24,6 +25,17 @@ pub(crate) struct EntryHeader {
     pub(crate) seq: u64,
     /// Index of its first fact.
     pub(crate) first_index: u64,
+    /// The chain of its log behind it; none in entries of older versions. So a scan of the journal
+    /// can name the first chunk that is not as it was, and verify what is left after retention.
+    pub(crate) chain: Option<Chain>,
+}
+
+/// What an entry's header was before it had a chain.
+#[derive(Deserialize)]
+struct OldHeader {
+    form: EntryForm,
+    seq: u64,
+    first_index: u64,
 }
 
 /// Whether an entry's bytes are a chunk or a Jump. Append only.
@@ -38,7 +50,10 @@ pub(crate) enum EntryForm {
 impl EntryHeader {
     /// Reads a stored header.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        from_bytes(bytes)
+        from_bytes(bytes).or_else(|error| {
+            let OldHeader { form, seq, first_index } = from_bytes(bytes).map_err(|_| error)?;
+            Ok(Self { form, seq, first_index, chain: None })
+        })
     }
 }
 
@@ -96,7 +111,8 @@ fn append_of(sensor: SensorId, received_ms: u64, entry: Entry) -> Append {
         EntryKind::Chunk { first_index, .. } => (EntryForm::Chunk, first_index),
         EntryKind::Jump { first_index, .. } => (EntryForm::Jump, first_index),
     };
-    let header = EntryHeader { form, seq: entry.seq, first_index };
+    let header =
+        EntryHeader { form, seq: entry.seq, first_index, chain: Some(entry.head.current.chain) };
     Append {
         log: LogKey { lane: lane_key(sensor, entry.lane), log: entry.log.0 },
         segment: entry.head.current.segment_seq,

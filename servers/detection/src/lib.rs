@@ -29,6 +29,7 @@ mod roster;
 mod server;
 mod sessions;
 mod sources;
+mod told;
 
 pub use config::{Config, Detection, Journal, Peers};
 pub use server::{Addresses, Server, run};

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
 use lapwing_protocol::command::CommandNumber;
+use lapwing_protocol::console::SensorReport;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::{DeploymentId, Lane, SensorId, ServerId};
 use lapwing_protocol::limits::NAME_BYTES_MAX;
@@ -21,6 +22,7 @@ use lapwing_store::{RowStore, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::health::SensorHealth;
+use crate::told::{self, Collected, Told};
 
 /// The first byte of a sensor's key in the state store.
 const SENSOR: u8 = b's';
@@ -60,6 +62,14 @@ pub(crate) struct About {
     pub(crate) health: SensorHealth,
     /// Commands whose outcome came and that still wait to be deleted.
     pub(crate) outcomes: Vec<CommandNumber>,
+    /// Where its logs stand by its own word.
+    pub(crate) told: Told,
+    /// What its collectors counted.
+    pub(crate) collected: Collected,
+    /// Whether it is to be asked for a report.
+    pub(crate) report_due: bool,
+    /// When it last reported, milliseconds of this server's monotonic clock.
+    pub(crate) reported_ms: Option<u64>,
 }
 
 /// What is kept of a sensor over a restart.
@@ -98,6 +108,8 @@ impl Member {
         about.health.collecting = Some(greeting.collecting);
         about.memory = greeting.memory;
         about.last_seen_ms = now_ms;
+        about.told.handle_greeting(now_ms, &greeting.logs);
+        about.report_due = true;
         about.record = SensorRecord {
             name: shortened(&greeting.name, NAME_BYTES_MAX),
             os: shortened(&greeting.os, NAME_BYTES_MAX),
@@ -106,6 +118,13 @@ impl Member {
             last_hello_ms: now_ms,
         };
         about.record.clone()
+    }
+}
+
+impl About {
+    /// Takes a sensor's report.
+    pub(crate) fn handle_report(&mut self, now_ms: u64, report: &SensorReport<'_>) {
+        told::handle_report(now_ms, (&mut self.told, &mut self.collected), report);
     }
 }
 
@@ -133,6 +152,13 @@ impl Roster {
         // A head without a record: the sensor's first Hello was cut short by a crash.
         for (sensor, heads) in heads {
             roster.insert(sensor, heads, unknown(0));
+        }
+        for (key, value) in state.scan(&Told::KEYS.0, &Told::KEYS.1)? {
+            let sensor = key.get(1..).and_then(|id| id.try_into().ok()).map(SensorId);
+            let member = sensor.and_then(|sensor| roster.find(sensor));
+            if let (Some(member), Ok(told)) = (member, rows::read(&value)) {
+                member.about().told = told;
+            }
         }
         Ok(roster)
     }
@@ -163,6 +189,10 @@ impl Roster {
                 divergent: false,
                 health: SensorHealth::default(),
                 outcomes: Vec::new(),
+                told: Told::default(),
+                collected: Collected::default(),
+                report_due: false,
+                reported_ms: None,
             }),
         })
     }

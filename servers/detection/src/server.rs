@@ -33,6 +33,7 @@ use crate::console::Console;
 use crate::events::Exporter;
 use crate::follow::Decoders;
 use crate::heartbeat::Beat;
+use crate::ledger::{self, Book, Scanner};
 use crate::malware::Malware;
 use crate::metrics::SessionMetrics;
 use crate::retention;
@@ -96,6 +97,9 @@ impl Server {
         };
         let served = host.serve_ports(ports, Clients::OfDeployment, health).await;
         keeping.cancel().await;
+        if let Err(error) = parts.inside.book.save().await {
+            log::info!("the ledger's accounts are not saved ({error}); they are counted again");
+        }
         smol::unblock(move || parts.close()).await;
         served
     }
@@ -171,15 +175,26 @@ impl Parts {
             epochs: AtomicU64::new(journal.boots() << 32),
             metrics: SessionMetrics::registered(host.metrics()),
             changed: Event::new(),
+            reported: Event::new(),
         };
         let sessions = Arc::new(sessions);
         let desk = open_desk(&config, host)?;
+        let book = Arc::new(Book::open(state.clone()).map_err(role)?);
+        let scanner = Scanner {
+            deployment,
+            rows_max,
+            journal: Arc::clone(&journal),
+            book: Arc::clone(&book),
+            roster: Arc::clone(&sessions.roster),
+            last: Mutex::default(),
+        };
         let inside = Inside {
             myself: host.myself(),
             journal: Arc::clone(&journal),
             sessions: Arc::clone(&sessions),
             exporter: Arc::new(exporter),
-            rows_max,
+            book,
+            scanner: Arc::new(scanner),
         };
         Ok(Self {
             config,
@@ -227,6 +242,10 @@ impl Parts {
         }
         let (journal, roster) = (Arc::clone(&self.journal), Arc::clone(&self.sessions.roster));
         let keeping = retention::run(journal, roster, self.config.journal.keep.0);
+        let book = Arc::clone(&self.inside.book);
+        let keeping = async move {
+            smol::future::or(keeping, ledger::keep(&book)).await;
+        };
         let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
         let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());

@@ -15,10 +15,12 @@ use std::time::Duration;
 use event_listener::Event;
 use lapwing_net::clock;
 use lapwing_net::listener::{Connection, Fault};
+use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
+use lapwing_protocol::console::SensorReport;
 use lapwing_protocol::delivery::Refused;
-use lapwing_protocol::error::DecodeError;
+use lapwing_protocol::error::{DecodeError, from_bytes};
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::SensorId;
@@ -44,6 +46,9 @@ const SEND_TIME: Duration = Duration::from_secs(30);
 /// How long a sensor is told to stay away from a draining or full server, in milliseconds.
 const RETRY_AFTER_MS: u32 = 2_000;
 
+/// Bytes of a sensor's report; a longer one is not read.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+
 /// Why a connection ends when the journal fails.
 const STORE_FAILED: &str = "the journal takes nothing more";
 
@@ -60,6 +65,8 @@ pub(crate) struct Sessions {
     pub(crate) metrics: SessionMetrics,
     /// Notified when a sensor comes or goes.
     pub(crate) changed: Event,
+    /// Notified when a sensor reported.
+    pub(crate) reported: Event,
 }
 
 /// What ends a connection.
@@ -110,6 +117,7 @@ impl Sessions {
             storing: VecDeque::new(),
             sent: None,
             greeted: false,
+            reporting: None,
         };
         let end = link.run(&mut stream, &shutdown).await;
         // Before the farewell, which a peer that does not read can draw out: a newer connection of
@@ -159,7 +167,9 @@ impl Sessions {
     async fn greet(&self, member: &Member, greeting: &Greeting) {
         let now_ms = clock::unix_ms();
         let record = member.greet(now_ms, greeting);
-        let stored = match self.state.submit(vec![record_row(member.sensor, &record)]) {
+        let told = member.about().told.row(member.sensor);
+        let rows = vec![record_row(member.sensor, &record), told];
+        let stored = match self.state.submit(rows) {
             Ok(committing) => committing.durable().await,
             Err(error) => Err(error),
         };
@@ -182,6 +192,8 @@ struct Link<'s> {
     storing: VecDeque<Storing>,
     sent: Option<CommandNumber>,
     greeted: bool,
+    /// The call for a report that is under way, and what came of the answer.
+    reporting: Option<(u32, Vec<u8>)>,
 }
 
 impl Link<'_> {
@@ -303,10 +315,40 @@ impl Link<'_> {
                     let text = "this server answers no such call of a sensor";
                     self.session.reply(call, Code::UNSUPPORTED, text.as_bytes());
                 }
-                // Nothing is asked of sensors over this session yet, so nothing is awaited.
-                Some(SessionEvent::Replied { .. }) => {}
+                Some(SessionEvent::Replied { call, more, code, body }) => {
+                    self.handle_reply(call, (more, code), &body);
+                }
             }
         }
+    }
+
+    /// Asks for a report, where one is wanted and none is under way.
+    fn ask_for_report(&mut self) {
+        if self.reporting.is_none() && std::mem::take(&mut self.member.about().report_due) {
+            self.reporting = Some((self.session.call(Method::REPORT, &[]), Vec::new()));
+        }
+    }
+
+    /// Takes a part of a report. Only what the ledger shows rests on it: a bad one is no fault.
+    fn handle_reply(&mut self, call: u32, (more, code): (bool, Code), body: &[u8]) {
+        let Some((_, held)) = self.reporting.as_mut().filter(|(asked, _)| *asked == call) else {
+            return;
+        };
+        if held.len() + body.len() <= REPORT_BYTES_MAX {
+            held.extend_from_slice(body);
+        }
+        if more {
+            return;
+        }
+        let Some((_, body)) = self.reporting.take() else { return };
+        let mut about = self.member.about();
+        about.reported_ms = Some(clock::monotonic_ms());
+        match from_bytes::<SensorReport<'_>>(&body) {
+            Ok(report) if code == Code::OK => about.handle_report(clock::unix_ms(), &report),
+            Ok(_) | Err(_) => {}
+        }
+        drop(about);
+        self.shared.reported.notify(usize::MAX);
     }
 
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a
@@ -332,6 +374,7 @@ impl Link<'_> {
     ) -> Result<(), End> {
         if self.greeted && self.session.has_room() {
             self.send_commands().await;
+            self.ask_for_report();
         }
         let mut bytes = Vec::new();
         {

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapwing_net::clock;
 use lapwing_net::host::Myself;
@@ -16,15 +17,18 @@ use lapwing_protocol::delivery::ResyncReason;
 use lapwing_protocol::element::command_outcome;
 use lapwing_protocol::id::{Incarnation, SensorId};
 use lapwing_protocol::items::Items;
+use lapwing_protocol::ledger::{LedgerRequest, LedgerVerify};
+use lapwing_protocol::limits::FEED_WAIT_MS_MAX;
 use lapwing_server_core::change::Change;
 use lapwing_server_core::view::push_item;
 use lapwing_store::journal::Journal;
+use smol::Timer;
 
 use crate::analyst::Watcher;
 use crate::console::{Answering, Facts, Sources};
 use crate::events::Exporter;
-use crate::follow::{Content, Decoders, Followed};
-use crate::ledger;
+use crate::follow::{Content, Followed};
+use crate::ledger::{self, Book, Scanner};
 use crate::roster::Member;
 use crate::sessions::Sessions;
 
@@ -34,12 +38,50 @@ pub(crate) struct Inside {
     pub(crate) journal: Arc<Journal>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) exporter: Arc<Exporter>,
-    pub(crate) rows_max: u32,
+    pub(crate) book: Arc<Book>,
+    pub(crate) scanner: Arc<Scanner>,
 }
 
+/// How old a sensor's report may be when the ledger is asked for, in milliseconds.
+const REPORT_AGE_MS: u64 = 5_000;
+/// How long the ledger waits for reports.
+const REPORT_TIME: Duration = Duration::from_secs(1);
+/// Sensors that are asked for a report at once: beyond them the ledger shows what was said last.
+const REPORTS_MAX: usize = 1_024;
+
 impl Inside {
-    fn decoders(&self) -> Decoders {
-        Decoders::new(self.myself.identity.deployment, self.rows_max)
+    /// Has the sensors that are here say where they stand, and waits a little for it.
+    async fn ask_for_reports(&self, sensor: Option<SensorId>) {
+        let is_old = |member: &Member| {
+            let about = member.about();
+            let now_ms = clock::monotonic_ms();
+            let age_ms = about.reported_ms.map(|at| now_ms.saturating_sub(at));
+            about.session.is_some() && age_ms.is_none_or(|age_ms| age_ms > REPORT_AGE_MS)
+        };
+        let mut waiting: Vec<Arc<Member>> = match sensor {
+            Some(sensor) => self.sessions.roster.find(sensor).into_iter().collect(),
+            None => self.sessions.roster.all(),
+        };
+        waiting.retain(|member| is_old(member));
+        waiting.truncate(REPORTS_MAX);
+        for member in &waiting {
+            member.about().report_due = true;
+            member.wake.notify(usize::MAX);
+        }
+        let reports = async {
+            loop {
+                let reported = self.sessions.reported.listen();
+                waiting.retain(|member| is_old(member));
+                if waiting.is_empty() {
+                    return;
+                }
+                reported.await;
+            }
+        };
+        let late = async {
+            Timer::after(REPORT_TIME).await;
+        };
+        smol::future::or(reports, late).await;
     }
 
     /// Notes the commands whose outcome came, for their sensor's connection to delete.
@@ -79,6 +121,7 @@ impl Inside {
                     log: standing.log,
                     next_seq: standing.next_seq,
                     next_index: standing.next_index,
+                    chain: standing.chain,
                 },
             );
         }
@@ -118,11 +161,28 @@ impl Sources for Inside {
         })
     }
 
-    fn ledger(&self) -> Answering<'_, Vec<u8>> {
+    fn ledger(&self, request: LedgerRequest) -> Answering<'_, Vec<u8>> {
         Box::pin(async move {
-            let (journal, decoders) = (Arc::clone(&self.journal), self.decoders());
-            let read = smol::unblock(move || ledger::read(&journal, decoders)).await;
-            read.map_err(|error| Failure::new(Code::STORE_FAILED, error.to_string()))
+            if request.after.is_none() {
+                self.ask_for_reports(request.sensor).await;
+            }
+            let of = (&*self.book, &*self.sessions.roster, &*self.journal);
+            Ok(ledger::page(self.myself.server(), of, request))
+        })
+    }
+
+    fn ledger_verify(&self, request: LedgerVerify) -> Answering<'_, Vec<u8>> {
+        Box::pin(async move {
+            if request.scan == 0 {
+                self.ask_for_reports(None).await;
+            }
+            let Some(scan) = self.scanner.scan(request.scan) else {
+                let text = "that scan is over and another one began; begin again with 0";
+                return Err(Failure::new(Code::NOT_FOUND, text));
+            };
+            let wait_ms = u64::from(request.wait_ms.min(FEED_WAIT_MS_MAX));
+            scan.wait(Duration::from_millis(wait_ms)).await;
+            Ok(ledger::verified(self.myself.server(), &self.sessions.roster, &scan, request))
         })
     }
 
@@ -164,7 +224,16 @@ impl Sources for Inside {
 }
 
 impl Watcher for Inside {
+    fn follow_from(&self) -> u64 {
+        self.book.counted_to() + 1
+    }
+
+    fn handle_page(&self, next: u64) {
+        self.book.reach(next.saturating_sub(1));
+    }
+
     fn handle_followed(&self, followed: &Followed) {
+        self.book.take(followed);
         self.handle_rebuilt(followed);
         self.handle_outcomes(followed);
         let reason = match &followed.content {
@@ -201,7 +270,10 @@ impl Watcher for Inside {
         let Content::Changes(decoded) = &followed.content else { return };
         if let Some(member) = self.sessions.roster.find(followed.sensor) {
             let mut about = member.about();
-            decoded.changes.iter().for_each(|change| about.health.handle_change(change));
+            for change in &decoded.changes {
+                about.health.handle_change(change);
+                about.collected.handle_change(followed.received_ms, change);
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::console::{
-    CommandPut, ElementQuery, ElementRows, ElementView, EventView, EvidenceView, LedgerRow,
-    OutcomeView, ProcessTreeRequest, SensorReport, SensorView,
+    CommandPut, ElementQuery, ElementRows, ElementView, EventView, EvidenceView, OutcomeView,
+    ProcessTreeRequest, SensorReport, SensorView,
 };
 use lapwing_protocol::element::MODEL;
 use lapwing_protocol::enrol::{EnrolRequest, Enrolled};
@@ -17,6 +17,9 @@ use lapwing_protocol::intel::{
     Verdict,
 };
 use lapwing_protocol::items::Items;
+use lapwing_protocol::ledger::{
+    LedgerFault, LedgerPage, LedgerRequest, LedgerRow, LedgerSensor, LedgerVerified, LedgerVerify,
+};
 use lapwing_protocol::limits::{
     FRAME_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX, FRAME_HEADER_BYTES,
 };
@@ -163,7 +166,9 @@ bodies! {
     Part<'_>;
     SensorView<'_>, ServerView<'_>, AssignmentView<'_>, ElementView<'_>, EvidenceView<'_>,
     EventView<'_>, OutcomeView<'_>, LedgerRow<'_>, Verdict<'_>, Indicator<'_>, ReputationView<'_>,
-    ReputationChange<'_>, MalOpView<'_>, TagView<'_>, FleetSensor<'_>, BatchResult<'_>, StoredRange
+    ReputationChange<'_>, MalOpView<'_>, TagView<'_>, FleetSensor<'_>, BatchResult<'_>, StoredRange,
+    LedgerSensor<'_>, LedgerFault<'_>, LedgerRequest, LedgerPage<'_>, LedgerVerify,
+    LedgerVerified<'_>
 }
 
 /// Any bytes as any message: a frame's, a call's body, a list or a row.

@@ -142,6 +142,8 @@ pub struct Standing {
     pub next_seq: u64,
     /// The index that is expected next.
     pub next_index: u64,
+    /// The chain before `next_seq`.
+    pub chain: Chain,
 }
 
 /// One sensor's end of delivery; outlives its connections.
@@ -195,6 +197,7 @@ impl Receiver {
                 log: head.current.log,
                 next_seq: head.current.next_seq,
                 next_index: head.current.next_index,
+                chain: head.current.chain,
             })
         })
     }

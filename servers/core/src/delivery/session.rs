@@ -9,9 +9,12 @@ use lapwing_protocol::call::{Call, Method, Reply};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Command, CommandNumber};
 use lapwing_protocol::delivery::{Draining, Ping, Pong, Refused};
+use lapwing_protocol::digest::Chain;
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Frame;
-use lapwing_protocol::hello::{Hello, HelloAck, Memory, PROTOCOL_VERSION};
+use lapwing_protocol::hello::{
+    Hello, HelloAck, LogCause, LogGrant, LogHead, LogParent, Memory, PROTOCOL_VERSION,
+};
 use lapwing_protocol::id::{BootId, ServerId};
 use lapwing_protocol::limits::{
     FRAME_BYTES_MAX, IDLE_MS_MAX, NAME_BYTES_MAX, PING_MS, RECEIVE_BYTES_MIN,
@@ -51,6 +54,44 @@ pub struct Greeting {
     pub memory: Memory,
     /// The highest command it accepted.
     pub last_command: Option<CommandNumber>,
+    /// What it said of its logs, and what it was answered.
+    pub logs: Vec<GreetedLog>,
+}
+
+/// What a Hello and its answer say of one log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GreetedLog {
+    /// Why the log was opened.
+    pub cause: LogCause,
+    /// The log before it.
+    pub parent: Option<LogParent>,
+    /// The oldest chunk that the sensor can still send.
+    pub first_seq: u64,
+    /// The sequence that it will use next.
+    pub made_seq: u64,
+    /// The index that it will give next.
+    pub made_index: u64,
+    /// The highest sequence that some server acknowledged; 0 when none.
+    pub acked_seq: u64,
+    /// The chain after it, by the sensor's word.
+    pub acked_chain: Chain,
+    /// What this server answered.
+    pub grant: LogGrant,
+}
+
+impl GreetedLog {
+    fn new(head: &LogHead<'_>, grant: LogGrant) -> Self {
+        Self {
+            cause: head.cause,
+            parent: head.parent,
+            first_seq: head.first_seq,
+            made_seq: head.next_seq,
+            made_index: head.next_index,
+            acked_seq: head.acked_seq,
+            acked_chain: head.acked_chain,
+            grant,
+        }
+    }
 }
 
 /// What is left of the bytes that came, behind the frames cut from them.
@@ -289,6 +330,8 @@ impl Session {
         }
         self.receive_bytes_max = (hello.receive_bytes_max as usize).min(FRAME_BYTES_MAX);
         let logs = receiver.handle_hello(self.epoch, hello)?;
+        let greeted = hello.logs.iter().zip(&logs);
+        let greeted = greeted.map(|(head, grant)| GreetedLog::new(head, *grant)).collect();
         let offerings = self.offerings.clone();
         self.greeted = true;
         self.send(&Message::HelloAck(HelloAck {
@@ -310,6 +353,7 @@ impl Session {
             collecting: hello.collecting,
             memory: hello.memory,
             last_command: hello.last_command,
+            logs: greeted,
         }))
     }
 

@@ -119,7 +119,7 @@ fn journal(partitions: &Arc<MemoryPartitions>) -> Arc<Journal> {
 }
 
 fn append(journal: &Journal, segment: u64, seq: u64, chunk: &[u8]) {
-    let header = EntryHeader { form: EntryForm::Chunk, seq, first_index: seq };
+    let header = EntryHeader { form: EntryForm::Chunk, seq, first_index: seq, chain: None };
     let ticket = journal.append(Append {
         log: LogKey { lane: lane_key(SENSOR, Lane::Bulk), log: LOG.0 },
         segment,

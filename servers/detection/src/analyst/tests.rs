@@ -224,6 +224,7 @@ impl Analyst {
             sensor: SENSOR,
             lane: Lane::Bulk,
             log: LogId([1; 16]),
+            segment: 1,
             seq: commit_id,
             first_index: 1,
             received_ms: clock::unix_ms(),

@@ -128,7 +128,11 @@ impl Sources for Rest {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn ledger(&self) -> Answering<'_, Vec<u8>> {
+    fn ledger(&self, _: LedgerRequest) -> Answering<'_, Vec<u8>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn ledger_verify(&self, _: LedgerVerify) -> Answering<'_, Vec<u8>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 

@@ -91,7 +91,7 @@ fn exporter(journal: &Arc<Journal>) -> Exporter {
 }
 
 fn append(journal: &Journal, seq: u64, first_index: u64, chunk: &[u8]) {
-    let header = EntryHeader { form: EntryForm::Chunk, seq, first_index };
+    let header = EntryHeader { form: EntryForm::Chunk, seq, first_index, chain: None };
     let ticket = journal.append(Append {
         log: LogKey { lane: lane_key(SENSOR, Lane::Bulk), log: LOG.0 },
         segment: 1,

@@ -1,6 +1,7 @@
 //! A sensor as a script: one TLS connection of the sensor plane, frames out and in, logs written by
 //! hand. Not a sensor: it keeps no rule by itself, so that tests can break each.
 #![allow(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::net::SocketAddr;
 
@@ -172,6 +173,10 @@ impl Log {
         let (sensor, log) = (SensorId([sensor; 16]), LogId([log; 16]));
         let start = Chain::start(deployment.id, sensor, lane, log);
         Self { lane, log, chunks: Vec::new(), chains: vec![start], acked_seq: 0 }
+    }
+
+    pub(crate) fn id(&self) -> LogId {
+        self.log
     }
 
     fn head(&self) -> LogHead<'static> {

@@ -10,6 +10,7 @@
 mod arguments;
 mod connection;
 mod follow;
+mod ledger;
 mod naming;
 mod nouns;
 mod problem;

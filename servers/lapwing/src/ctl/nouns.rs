@@ -428,7 +428,8 @@ pub(super) struct TagsGet {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "ledger")]
 pub(super) struct Ledger {
-    /// count what is stored by scanning the journals; this is always done
+    /// read every journal, recompute the chains, and name the first chunk that is not as it was;
+    /// exit 1 where there is one
     #[argh(switch)]
     pub(super) verify: bool,
     /// only of this sensor, by id or machine's name

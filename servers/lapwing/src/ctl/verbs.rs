@@ -11,7 +11,7 @@ use super::naming;
 use super::nouns::*;
 use super::problem::Problem;
 use super::table::{Column, aligned, json as json_text, plain, sheet, table, text_at};
-use super::{Form, follow};
+use super::{Form, follow, ledger};
 use crate::exit::Exit;
 
 const SENSORS: &[Column] = &[
@@ -59,16 +59,6 @@ const UPDATES: &[Column] = &[
 ];
 const TAGS: &[Column] =
     &[("sensor", "sensor"), ("name", "name"), ("value", "value"), ("author", "author")];
-const LEDGER: &[Column] = &[
-    ("sensor", "sensor"),
-    ("lane", "lane"),
-    ("produced", "produced"),
-    ("stored", "stored"),
-    ("dropped", "dropped"),
-    ("lost unknown", "lost_unknown"),
-    ("undecoded", "undecoded"),
-    ("balanced", "balanced"),
-];
 const AUDIT: &[Column] = &[
     ("number", "number"),
     ("time", "time"),
@@ -112,7 +102,7 @@ pub(super) async fn run(at: &Connection, form: Form, noun: Noun) -> Result<Exit,
         }
         Noun::Users(users) => run_users(at, form, users.verb).await,
         Noun::Tokens(tokens) => run_tokens(at, form, tokens.verb).await,
-        Noun::Ledger(ledger) => run_ledger(at, form, &ledger).await,
+        Noun::Ledger(ledger) => ledger::run(at, form, &ledger).await,
         Noun::Rules(_) | Noun::Policies(_) | Noun::Packages(_) => Ok(Exit::Usage),
     }
 }
@@ -128,7 +118,7 @@ async fn show(
     Ok(write(form, columns, &whole))
 }
 
-fn write(form: Form, columns: &[Column], whole: &Whole) -> Exit {
+pub(super) fn write(form: Form, columns: &[Column], whole: &Whole) -> Exit {
     match (form, &whole.value) {
         (Form::Json, value) => say(&format!("{}\n", json_text(value))),
         (Form::Table, Value::Array(rows)) => say(&table(columns, rows)),
@@ -401,23 +391,8 @@ async fn run_tokens(at: &Connection, form: Form, verb: TokensVerb) -> Result<Exi
     }
 }
 
-async fn run_ledger(at: &Connection, form: Form, ledger: &Ledger) -> Result<Exit, Problem> {
-    let sensor = match &ledger.sensor {
-        Some(sensor) => {
-            let path = format!("/sensors/{}", encoded(&naming::sensor(at, sensor).await?));
-            Some(text_at(&at.ask(Method::GET, &path, None).await?.value, "id"))
-        }
-        None => None,
-    };
-    let mut whole = at.ask(Method::GET, "/ledger", None).await?;
-    if let (Value::Array(rows), Some(sensor)) = (&mut whole.value, &sensor) {
-        rows.retain(|row| text_at(row, "sensor") == *sensor);
-    }
-    Ok(write(form, LEDGER, &whole))
-}
-
 /// Writes on standard output. Whoever read has enough when the pipe is closed: no failure.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     use std::io::Write as _;
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

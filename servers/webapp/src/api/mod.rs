@@ -36,6 +36,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/api/v1/servers/{name}/actions", post(servers::act))
         .route("/api/v1/updates", get(servers::updates))
         .route("/api/v1/ledger", get(servers::ledger))
+        .route("/api/v1/ledger/verify", get(servers::verify))
         .route("/api/v1/malops", get(malops::list))
         .route("/api/v1/malops/changes", get(malops::changes))
         .route("/api/v1/malops/{id}", get(malops::show))

@@ -4,13 +4,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse as _, Response};
+use lapwing_protocol::id::SensorId;
 use lapwing_protocol::registration::ServerSetting;
 use lapwing_protocol::supervision::ChildWish;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::params::Body;
-use crate::backend::BackendError;
+use super::params::{Body, Params};
+use crate::backend::{BackendError, Verification};
 use crate::view::{ServerLine, UpdateLine};
 use crate::web::{ApiActor, ApiError, App};
 
@@ -96,10 +97,28 @@ pub(super) async fn updates(
     Ok(Json(app.backend.updates().await?))
 }
 
-/// `GET /ledger`: the journals are always scanned, so `verify` changes nothing.
-pub(super) async fn ledger(_: ApiActor, State(app): State<App>) -> Result<Response, ApiError> {
-    let (lines, failures) = app.backend.ledger().await?;
+/// `GET /ledger?sensor=ID`: as the servers keep it.
+pub(super) async fn ledger(
+    _: ApiActor,
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let sensor = params.parsed::<SensorId>("sensor")?;
+    let (lines, failures) = app.backend.ledger(sensor).await?;
     Ok(with_missing(Json(lines).into_response(), &failures))
+}
+
+/// How long a request may wait for a scan, in milliseconds.
+const SCAN_WAIT_MS_MAX: u32 = 20_000;
+
+/// `GET /ledger/verify?scan=SCAN&wait_ms=MS`: has the journals read, and says how far that is.
+pub(super) async fn verify(
+    _: ApiActor,
+    State(app): State<App>,
+    params: Params,
+) -> Result<Json<Verification>, ApiError> {
+    let wait_ms = params.number("wait_ms", 0, SCAN_WAIT_MS_MAX)?;
+    Ok(Json(app.backend.verify(params.text("scan").unwrap_or_default(), wait_ms).await?))
 }
 
 /// Says in a header what is missing of a list, so that the list stays a list.

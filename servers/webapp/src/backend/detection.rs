@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lapwing_protocol::call::Method;
-use lapwing_protocol::console::{ElementQuery, ElementRows, ElementView, EventView, LedgerRow};
+use lapwing_protocol::console::{ElementQuery, ElementRows, ElementView, EventView};
 use lapwing_protocol::console::{EvidenceView, ProcessTreeRequest};
 use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::feed::{FeedPage, FeedRequest};
@@ -12,7 +12,7 @@ use lapwing_protocol::items::Items;
 
 use super::{Backend, BackendError, Peer, join_all};
 use crate::limits::{CALL_TIME, QUERY_TIME};
-use crate::view::{Element, Event, Evidence, LedgerLine, Rows, merge_ledger, owned};
+use crate::view::{Element, Event, Evidence, Rows, owned};
 
 /// Where a reader of one server's events stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -135,38 +135,9 @@ impl Backend {
         }
         failure.map_or_else(|| Ok(Vec::new()), Err)
     }
-
-    /// The ledger, merged over servers, and what is missing of it.
-    pub(crate) async fn ledger(
-        &self,
-    ) -> Result<(Vec<LedgerLine>, Vec<BackendError>), BackendError> {
-        let servers = self.detections();
-        let answers = join_all(servers.iter().map(|(number, _)| {
-            let read = |reply: &[u8]| Ok(reply.to_vec());
-            self.ask_bytes(Peer::Detection(*number), Method::LEDGER, Vec::new(), QUERY_TIME, read)
-        }))
-        .await;
-        let (mut replies, mut failures) = (Vec::new(), Vec::new());
-        for answer in answers {
-            match answer {
-                Ok(reply) => replies.push(reply),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        if replies.is_empty() {
-            return Err(failures.pop().unwrap_or_else(no_server));
-        }
-        let rows: Result<Vec<_>, _> = replies
-            .iter()
-            .map(|reply| owned(&Items::<LedgerRow<'_>>::from_bytes(reply), Ok))
-            .collect();
-        let lines = rows.and_then(|rows| merge_ledger(&rows));
-        let lines = lines.map_err(|error| BackendError::unreadable("a Detection server", error))?;
-        Ok((lines, failures))
-    }
 }
 
-fn no_server() -> BackendError {
+pub(super) fn no_server() -> BackendError {
     let message =
         "there is no Detection server here; start one and name it in `[[peers.detection]]`";
     BackendError::new(lapwing_protocol::code::Code::UNREACHABLE, message)

@@ -6,6 +6,7 @@
 mod detection;
 mod fleet;
 mod intel;
+mod ledger;
 mod malops;
 mod registration;
 mod supervisor;
@@ -28,6 +29,7 @@ use serde::Serialize;
 
 pub(crate) use detection::EventCursor;
 pub(crate) use fleet::BatchLine;
+pub(crate) use ledger::Verification;
 pub(crate) use malops::MalOpCursor;
 pub(crate) use transport::PeerTransport;
 

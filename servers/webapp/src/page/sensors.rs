@@ -11,7 +11,7 @@ use lapwing_protocol::id::SensorId;
 use super::{Shell, Trouble, actor_of, error_page, or_trouble, page, redirect_or_error, shell};
 use crate::api::{EXPIRES_MS, act_on_sensor, find_sensor};
 use crate::limits::SHOWN_FACTS_MAX;
-use crate::view::{Cell, Event, Rows, Sensor, TagLine};
+use crate::view::{Cell, Event, LedgerLine, Rows, Sensor, TagLine};
 use crate::web::{ApiError, App, PageActor, Posted};
 
 #[derive(Template)]
@@ -54,6 +54,8 @@ struct DetailPage {
     running_trouble: Trouble,
     streams: Vec<Stream>,
     others: Vec<Line>,
+    ledger: Vec<LedgerLine>,
+    ledger_trouble: String,
 }
 
 /// `GET /sensors/ID`.
@@ -72,6 +74,7 @@ pub(super) async fn show(
     };
     let (running, running_trouble) =
         or_trouble(app.backend.query(&running_on(&sensor), RUNNING_MAX).await);
+    let (ledger, ledger_trouble) = ledger_of(&app, &sensor).await;
     let facts = app.live.facts_of(&sensor.id, usize::MAX);
     let stream = |title, kind, empty| Stream { title, empty, facts: of_kinds(&facts, &[kind]) };
     let streams = vec![
@@ -83,7 +86,30 @@ pub(super) async fn show(
     let others = ["service", "user", "machine", "health", "command_outcome", "finding"];
     let others = of_kinds(&facts, &others);
     let shell = shell(&app, &actor, "/sensors", &sensor.name);
-    page(&DetailPage { shell, sensor, tags, running, running_trouble, streams, others })
+    page(&DetailPage {
+        shell,
+        sensor,
+        tags,
+        running,
+        running_trouble,
+        streams,
+        others,
+        ledger,
+        ledger_trouble,
+    })
+}
+
+/// What became of the sensor's facts, and what is missing of the answer.
+async fn ledger_of(app: &App, sensor: &Sensor) -> (Vec<LedgerLine>, String) {
+    let id = sensor.id.parse::<SensorId>().ok();
+    match app.backend.ledger(id).await {
+        Ok((mut lines, failures)) => {
+            lines.retain(|line| line.sensor == sensor.id);
+            let failures: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            (lines, failures.join("; "))
+        }
+        Err(error) => (Vec::new(), error.to_string()),
+    }
 }
 
 /// A running process, as a line.

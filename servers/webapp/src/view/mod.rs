@@ -17,7 +17,7 @@ mod time;
 pub(crate) use cell::{Cell, Fields, fields};
 pub(crate) use element::{Element, Rows};
 pub(crate) use event::Event;
-pub(crate) use ledger::{LedgerLine, merge as merge_ledger};
+pub(crate) use ledger::{LedgerAnswer, LedgerLine, lines as ledger_lines};
 pub(crate) use malop::{Evidence, MalOp, MalOpDetail, parse_status, status_text};
 pub(crate) use reputation::{Reputation, VerdictLine, canonical, parse_key_type};
 pub(crate) use sensor::{Sensor, TagLine};

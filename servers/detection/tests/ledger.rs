@@ -1,0 +1,255 @@
+//! The ledger of a whole Detection server over real TLS sockets: as it is kept, and by a scan that
+//! must name the first chunk that is not as it was acknowledged.
+#![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+
+#[path = "../../net/tests/deployment/mod.rs"]
+mod deployment;
+mod scripted;
+
+use std::sync::Arc;
+
+use deployment::{Deployment, call, run, until};
+use lapwing_detection::{Config, Server};
+use lapwing_net::identity::Role;
+use lapwing_net::peer::{PeerClient, to_body};
+use lapwing_net::runtime::Executor;
+use lapwing_net::shutdown::{self, ShutdownTrigger};
+use lapwing_protocol::call::{Method, Reply};
+use lapwing_protocol::code::Code;
+use lapwing_protocol::console::SensorReport;
+use lapwing_protocol::error::{from_bytes, to_slice};
+use lapwing_protocol::id::Lane;
+use lapwing_protocol::items::Items;
+use lapwing_protocol::ledger::{
+    CollectorCount, LedgerPage, LedgerRequest, LedgerRun, LedgerTold, LedgerVerified, LedgerVerify,
+    LogStatement, RunKind,
+};
+use lapwing_protocol::message::Message;
+use lapwing_store::{Batch, DiskOptions, DiskStore, Store as _};
+use scripted::{Connection, Log};
+
+/// The sensor, by the first byte of its id.
+const SENSOR: u8 = 7;
+
+struct Running {
+    sensors: std::net::SocketAddr,
+    console: PeerClient,
+    trigger: ShutdownTrigger,
+    serving: smol::Task<()>,
+}
+
+/// A scan that ended.
+#[derive(Debug)]
+struct Scanned {
+    stored: u64,
+    partial: String,
+    /// Sequence and commit of each fault, and what it says.
+    faults: Vec<(u64, u64, String)>,
+}
+
+impl Running {
+    async fn start(deployment: &Deployment, executor: &Executor) -> Self {
+        let text = deployment.server_section(Role::Detection, "d1", 1)
+            + "[detection]\nid = \"01010101010101010101010101010101\"\n\
+               console_listen = \"127.0.0.1:0\"\nmalware_listen = \"127.0.0.1:0\"\n";
+        let (trigger, shutdown) = shutdown::pair();
+        let server =
+            until("the stores are free", || {
+                let (executor, shutdown) = (Arc::clone(executor), shutdown.clone());
+                let config: Config = deployment.config(&text);
+                async move {
+                    smol::unblock(move || Server::open(config, &executor, &shutdown)).await.ok()
+                }
+            })
+            .await;
+        let at = server.addresses().clone();
+        let console = deployment.client(executor, (Role::Ctl, 2), Role::Detection, at.console);
+        let serving = executor.spawn(async move { server.serve().await.unwrap() });
+        Self { sensors: at.sensors[0], console, trigger, serving }
+    }
+
+    async fn stop(self) {
+        self.trigger.begin();
+        self.serving.await;
+    }
+
+    /// Ends without draining, without closing the stores.
+    async fn kill(self) {
+        self.serving.cancel().await;
+        self.trigger.begin();
+    }
+
+    /// The sensor's bulk row once everything is counted: its runs, and what it said.
+    async fn kept(&self) -> (Vec<LedgerRun>, Option<LedgerTold>, u64) {
+        until("everything is counted", || async {
+            let body = to_body(&LedgerRequest { sensor: None, after: None }).unwrap();
+            let reply = call(&self.console, Method::LEDGER, &body).await.unwrap();
+            let page: LedgerPage<'_> = from_bytes(&reply).unwrap();
+            let row = page.rows.iter().map(Result::unwrap).find(|row| row.lane == Lane::Bulk)?;
+            let seen = page.sensors.iter().map(Result::unwrap);
+            let seen = seen.flat_map(|it| it.collected.iter()).map(|it| it.unwrap().seen).sum();
+            let runs = row.runs.iter().collect::<Result<Vec<_>, _>>().unwrap();
+            (page.behind == 0).then_some((runs, row.told, seen))
+        })
+        .await
+    }
+
+    async fn verify(&self) -> Scanned {
+        let mut scan = 0;
+        loop {
+            let request = LedgerVerify { scan, after: None, wait_ms: 1_000 };
+            let body = to_body(&request).unwrap();
+            let reply = call(&self.console, Method::LEDGER_VERIFY, &body).await.unwrap();
+            let page: LedgerVerified<'_> = from_bytes(&reply).unwrap();
+            assert!(page.scanned <= page.of, "{} of {}", page.scanned, page.of);
+            scan = page.scan;
+            if page.ended {
+                assert_eq!(page.scanned, page.of);
+                let rows = page.rows.iter().map(Result::unwrap);
+                let runs = rows.flat_map(|row| {
+                    let before = std::iter::once(0)
+                        .chain(row.runs.iter().map(|run| run.unwrap().to_index))
+                        .collect::<Vec<_>>();
+                    let runs = row.runs.iter().map(Result::unwrap).zip(before);
+                    runs.collect::<Vec<_>>()
+                });
+                let stored = runs.filter(|(run, _)| run.kind == RunKind::Stored);
+                let faults = page.faults.iter().map(Result::unwrap);
+                return Scanned {
+                    stored: stored.map(|(run, before)| run.to_index - before).sum(),
+                    partial: page.partial.to_owned(),
+                    faults: faults.map(|it| (it.seq, it.commit, it.what.to_owned())).collect(),
+                };
+            }
+        }
+    }
+}
+
+/// Answers the server's question for a report.
+async fn report(sensor: &mut Connection, log: &Log, (next_index, held): (u64, u64)) {
+    let asked = sensor
+        .until(|message| match message {
+            Message::Call(call) if call.method == Method::REPORT => Some(call.call),
+            _ => None,
+        })
+        .await;
+    let statement = LogStatement { lane: Lane::Bulk, log: log.id(), next_index, held };
+    let (mut logs, mut counts) = ([0; 64], [0; 64]);
+    let count = CollectorCount { component: "dns", seen: 31, refused: 0, overflowed: 0 };
+    let report = SensorReport {
+        collecting: true,
+        produced: [next_index - 1, 0],
+        spool_bytes: 0,
+        health: Items::EMPTY,
+        wall_ms: lapwing_net::clock::unix_ms(),
+        logs: Items::encode([statement], &mut logs).unwrap(),
+        unchanged: 1,
+        collected: Items::encode([count], &mut counts).unwrap(),
+    };
+    let mut body = [0; 512];
+    let body = to_slice(&report, &mut body).unwrap();
+    sensor.send(&Message::Reply(Reply { call: asked, more: false, code: Code::OK, body })).await;
+}
+
+/// A server with thirty stored chunks of one fact each, of a sensor that holds five more.
+async fn thirty(deployment: &Deployment, executor: &Executor) -> (Running, Log, Connection) {
+    let server = Running::start(deployment, executor).await;
+    let mut bulk = Log::new(deployment, SENSOR, Lane::Bulk, 1);
+    let mut sensor = Connection::of_sensor(deployment, SENSOR, server.sensors).await;
+    sensor.greet(&[&bulk], None).await;
+    report(&mut sensor, &bulk, (36, 35)).await;
+    for _ in 0..30 {
+        sensor.send_chunk(&bulk.lookup()).await;
+    }
+    sensor.ack_of(Lane::Bulk, 30).await;
+    (server, bulk, sensor)
+}
+
+#[test]
+fn what_is_stored_is_counted_and_what_the_sensor_holds_is_its_own_word() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let (server, _, _sensor) = thirty(&deployment, &executor).await;
+        let stored = vec![LedgerRun { kind: RunKind::Stored, to_index: 30 }];
+        let (runs, told, seen) = server.kept().await;
+        assert_eq!((&runs, seen), (&stored, 31));
+        let told = told.unwrap();
+        assert_eq!((told.produced, told.held), (35, 35), "what is stored since is not held");
+        let scanned = server.verify().await;
+        assert_eq!((scanned.stored, scanned.faults.len()), (30, 0), "{scanned:?}");
+        assert_eq!(scanned.partial, "");
+
+        // A kill: what was counted and not written is counted again, and nothing twice.
+        server.kill().await;
+        let server = Running::start(&deployment, &executor).await;
+        let (runs, told, _) = server.kept().await;
+        assert_eq!(runs, stored);
+        assert_eq!(told.unwrap().produced, 0, "the report died with the server, the Hello did not");
+        assert_eq!(server.verify().await.faults, []);
+        server.stop().await;
+        let server = Running::start(&deployment, &executor).await;
+        assert_eq!(server.kept().await.0, stored);
+        server.stop().await;
+    });
+}
+
+/// Changes the partition that the journal of a stopped server has.
+fn change(deployment: &Deployment, change: impl FnOnce(&DiskStore, &mut Batch)) {
+    let journal = deployment.folder().join("d1-data").join("journal");
+    let mut partitions: Vec<_> =
+        std::fs::read_dir(&journal).unwrap().map(|it| it.unwrap().path()).collect();
+    partitions.retain(|path| path.is_dir());
+    assert_eq!(partitions.len(), 1, "{partitions:?}");
+    let store = DiskStore::open(&partitions[0], &DiskOptions::default()).unwrap();
+    let mut batch = Batch::new();
+    change(&store, &mut batch);
+    store.apply(batch).unwrap();
+    store.sync().unwrap();
+}
+
+/// The key of the first part of an entry.
+fn entry(commit: u64) -> Vec<u8> {
+    [&b"c"[..], &commit.to_be_bytes(), &[0, 0]].concat()
+}
+
+async fn verified_after(
+    executor: &Executor,
+    damage: impl FnOnce(&DiskStore, &mut Batch),
+) -> Scanned {
+    let deployment = Deployment::new();
+    let (server, _, sensor) = thirty(&deployment, executor).await;
+    server.kept().await;
+    server.stop().await;
+    drop(sensor);
+    change(&deployment, damage);
+    let server = Running::start(&deployment, executor).await;
+    let scanned = server.verify().await;
+    server.stop().await;
+    scanned
+}
+
+#[test]
+fn a_scan_names_the_first_chunk_that_is_not_as_it_was() {
+    run(async |executor| {
+        // One bit of the body of chunk 17, below every checksum: only the chain tells.
+        let scanned = verified_after(&executor, |store, batch| {
+            let mut value = store.get(&entry(17)).unwrap().unwrap();
+            *value.last_mut().unwrap() ^= 1;
+            batch.put(&entry(17), &value).unwrap();
+        })
+        .await;
+        let [(17, 17, what)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
+        assert!(what.contains("chain"), "{what}");
+
+        // A value whose own checksum fails.
+        let scanned =
+            verified_after(&executor, |_, batch| batch.put_sealed(&entry(9), &[7; 60]).unwrap())
+                .await;
+        let [(9, 9, _)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
+        assert_eq!(scanned.stored, 29, "{scanned:?}");
+
+        // A record that is gone; the last one, which only the head remembers.
+        let scanned = verified_after(&executor, |_, batch| batch.delete(&entry(21)).unwrap()).await;
+        let [(21, 21, _)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
+    });
+}
