@@ -20,6 +20,9 @@ use crate::durable_file;
 
 /// The largest configuration file that is read: far above any real one.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The smallest memory in place of a spool, and the largest: some chunks of 16 KiB, and what a
+/// window is searched through in a moment.
+const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(256 << 20);
 /// The smallest spool: each lane holds a few segments, so that one can be dropped.
 const SPOOL_BYTES_MIN: u64 = 4 << 20;
 /// Addresses of one kind; each costs a bounded attempt when none answers.
@@ -179,16 +182,37 @@ impl Collect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spool {
-    /// Bytes at the most.
+    /// Where chunks are kept until a server has them.
+    pub mode: Mode,
+    /// Bytes on disk at the most.
     pub max: Size,
+    /// Bytes in memory at the most, with [`Mode::Memory`].
+    pub memory_max: Size,
     /// When what was written is made to outlive a power cut.
     pub sync: Sync,
 }
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { max: Size(256 << 20), sync: Sync::Interval }
+        Self {
+            mode: Mode::Disk,
+            max: Size(256 << 20),
+            memory_max: Size(4 << 20),
+            sync: Sync::Interval,
+        }
     }
+}
+
+/// Where chunks are kept until a server has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In files: what is not sent outlives the process.
+    #[default]
+    Disk,
+    /// In memory alone, for small devices: the end of the process loses what no server has, and the
+    /// servers are told so.
+    Memory,
 }
 
 /// When the spool is synced.
@@ -273,6 +297,13 @@ impl Config {
                 key: "spool.max",
                 problem: format!("{} bytes are too few", self.spool.max.0),
                 remedy: "write at least \"4 MiB\"",
+            });
+        }
+        if !MEMORY_BYTES.contains(&self.spool.memory_max.0) {
+            return Err(Refusal {
+                key: "spool.memory_max",
+                problem: format!("{} bytes are too few or too many", self.spool.memory_max.0),
+                remedy: "write \"256 KiB\" to \"256 MiB\"",
             });
         }
         let is_name = |name: &String| (1..=255).contains(&name.len()) && !has_control(name);

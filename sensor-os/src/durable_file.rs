@@ -20,7 +20,7 @@ pub(crate) enum Access {
 
 /// Whether a file must outlive a power cut, or only this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
+pub enum Durability {
     /// Synced, and its folder too.
     PowerCut,
     /// Renamed into place: whole, but perhaps old after a power cut.

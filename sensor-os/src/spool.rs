@@ -9,33 +9,41 @@
 //! start; a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
 
 pub(crate) mod decode;
+mod disk;
 mod error;
 mod format;
 mod log_folder;
+mod lookup;
+mod progress;
+mod recover;
 mod room;
 mod state;
 pub(crate) mod view;
+mod writer;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::delivery::{JumpCause, LossReason};
-use lapwing_protocol::hello::{LogCause, LogParent, StoredRange};
-use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::hello::{LogCause, LogParent};
+use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 use lapwing_protocol::limits::LANES;
+use serde::{Deserialize, Serialize};
 
+pub use disk::{Disk, DiskFile, Durability, RealDisk};
 pub use error::SpoolError;
 pub use format::Place;
 pub use state::{LogState, SpoolOptions, SpoolStats, StoredHole, Trimmed};
 
 use crate::config::Sync;
-use crate::durable_file;
 use crate::identity::record;
-use log_folder::{Begin, LogFolder, Origin};
+use log_folder::{Begin, LogFolder};
+use lookup::state;
+use progress::Origin;
 use room::is_all_stored;
 
 /// Bytes that may be written before a sync is due, with [`Sync::Interval`].
@@ -44,6 +52,9 @@ pub const SYNC_BYTES: u64 = 256 << 10;
 pub const SYNC_MS: u64 = 5_000;
 /// The part of the bound that only the urgent lane may use, so that losses can be told.
 const URGENT_PART: u64 = 16;
+/// Chunks behind a log's end that a power cut may have taken: more than fit between two syncs, so
+/// that a server that has some of them stands within what is then not known.
+const UNSYNCED_CHUNKS_MAX: u64 = 8_192;
 /// A file of the urgent lane, whose chunks all open: small enough to be trimmed soon.
 const URGENT_FILE_BYTES: u64 = 64 << 10;
 
@@ -67,6 +78,7 @@ impl LaneLogs {
 /// The spool of one sensor.
 #[derive(Debug)]
 pub struct Spool {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     owner: (DeploymentId, SensorId),
     options: SpoolOptions,
@@ -75,6 +87,8 @@ pub struct Spool {
     was_clean: bool,
     /// Logs that could not be read and were left out.
     damaged: u64,
+    /// By lane: the newest of these.
+    damaged_ordinal: [u64; LANES],
     bytes: u64,
     unsynced_bytes: u64,
     unsynced_since_ns: Option<u64>,
@@ -86,6 +100,13 @@ pub struct Spool {
 /// The mark of a clean stop: the log and last chunk of each lane.
 type CleanMark = Vec<(Lane, LogId, u64)>;
 
+/// What is told of the last run to the next: the file `run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    /// Which boot of the machine it was in.
+    boot: [u8; 16],
+}
+
 impl Spool {
     /// Opens the spool in `folder`, which is made where it is missing.
     ///
@@ -96,13 +117,37 @@ impl Spool {
         owner: (DeploymentId, SensorId),
         options: SpoolOptions,
     ) -> Result<Self, SpoolError> {
+        Self::open_on(Arc::new(RealDisk), folder, owner, options)
+    }
+
+    /// A spool that holds no chunk, for a sensor that keeps them in memory: it knows which logs
+    /// there are, and nothing of it outlives the process.
+    ///
+    /// # Errors
+    /// None in fact.
+    pub(crate) fn without_disk(owner: (DeploymentId, SensorId)) -> Result<Self, SpoolError> {
+        let options = SpoolOptions { bytes_max: 0, sync: Sync::Interval };
+        Self::open_on(Arc::new(disk::NoDisk), Path::new(""), owner, options)
+    }
+
+    /// As [`Self::open`], on a disk of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        owner: (DeploymentId, SensorId),
+        options: SpoolOptions,
+    ) -> Result<Self, SpoolError> {
         let failed = |error| SpoolError::file("open", folder, error);
-        durable_file::make_folder(folder).map_err(failed)?;
+        disk.make_folder(folder).map_err(failed)?;
         let mark_path = folder.join("clean");
-        let mark: Option<CleanMark> = record::read(&mark_path).ok().flatten();
-        durable_file::remove(&mark_path).map_err(failed)?;
-        durable_file::sync_folder(folder).map_err(failed)?;
+        let mark: Option<CleanMark> = read_record_file(&*disk, &mark_path);
+        disk.remove(&mark_path).map_err(failed)?;
+        disk.sync_folder(folder).map_err(failed)?;
         let mut spool = Self {
+            disk,
             folder: folder.to_path_buf(),
             owner,
             options,
@@ -110,33 +155,73 @@ impl Spool {
             next_ordinal: 1,
             was_clean: true,
             damaged: 0,
+            damaged_ordinal: [0; LANES],
             bytes: 0,
             unsynced_bytes: 0,
             unsynced_since_ns: None,
             sync_failed_ns: None,
             stats: SpoolStats::default(),
         };
+        let has_lost_power = spool.begin_run();
         spool.find_logs().map_err(failed)?;
         for lane in Lane::BY_URGENCY {
             spool.take_over(lane, mark.as_ref())?;
+            if has_lost_power {
+                spool.lose_unsynced(lane);
+            }
         }
         spool.count_bytes();
         Ok(spool)
     }
 
+    /// Notes the boot of this run, and says whether the last one was in another.
+    fn begin_run(&self) -> bool {
+        let path = self.folder.join("run");
+        let last: Option<Run> = read_record_file(&*self.disk, &path);
+        let Ok(boot) = self.disk.boot() else { return false };
+        if last == Some(Run { boot }) {
+            return false;
+        }
+        let noted = record::encode(&Run { boot })
+            .and_then(|bytes| self.disk.replace(&path, &bytes, Durability::PowerCut));
+        if let Err(error) = noted {
+            log::warn!(
+                "{}: {error}; a power cut will be taken for a killed process",
+                path.display()
+            );
+        }
+        last.is_some()
+    }
+
+    /// The machine went down under a log that is appended to: what was not synced may be gone, and
+    /// nobody knows how much it was. With `each` nothing was sent that was not synced.
+    fn lose_unsynced(&mut self, lane: Lane) {
+        if self.options.sync == Sync::Each {
+            return;
+        }
+        let logs = &mut self.lanes[lane.index()];
+        let Some(newest) = logs.old.back_mut().filter(|_| logs.current.is_none()) else { return };
+        let end = newest.progress.hole_at(newest.made.seq);
+        if end.is_some_and(|hole| hole.cause == JumpCause::Lost(LossReason::MemoryLost)) {
+            return;
+        }
+        let seq = newest.made.seq + UNSYNCED_CHUNKS_MAX;
+        newest.lose_end(Place { seq, ..newest.made }, None, LossReason::MemoryLost);
+        if let Err(error) = newest.save_progress() {
+            log::error!("{error}");
+        }
+    }
+
     fn find_logs(&mut self) -> io::Result<()> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some((_, ordinal, _)) = name.to_str().and_then(log_folder::parse_name) else {
-                continue;
-            };
+        for path in self.disk.list(&self.folder)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let Some((lane, ordinal, _)) = name.and_then(log_folder::parse_name) else { continue };
             self.next_ordinal = self.next_ordinal.max(ordinal + 1);
-            match LogFolder::find(entry.path(), self.owner) {
+            match LogFolder::find(&self.disk, path.clone(), self.owner) {
                 Ok(Some(log)) => found.push(log),
-                Ok(None) => self.leave_out(&entry.path(), &"it does not say what it is"),
-                Err(error) => self.leave_out(&entry.path(), &error),
+                Ok(None) => self.leave_out(&path, (lane, ordinal), &"it does not say what it is"),
+                Err(error) => self.leave_out(&path, (lane, ordinal), &error),
             }
         }
         found.sort_by_key(|log| log.ordinal);
@@ -146,8 +231,10 @@ impl Spool {
         Ok(())
     }
 
-    fn leave_out(&mut self, path: &Path, why: &dyn fmt::Display) {
+    fn leave_out(&mut self, path: &Path, (lane, ordinal): (Lane, u64), why: &dyn fmt::Display) {
         self.damaged += 1;
+        let newest = &mut self.damaged_ordinal[lane.index()];
+        *newest = (*newest).max(ordinal);
         log::error!("{}: this log of the spool is left out: {why}", path.display());
     }
 
@@ -169,9 +256,9 @@ impl Spool {
             if logs.old[at].segments.is_empty()
                 && is_all_stored(&logs.old[at])
                 && at + 1 < logs.old.len()
-                && let Some(log) = logs.old.remove(at)
             {
-                log.remove()?;
+                logs.old[at].remove()?;
+                logs.old.remove(at);
             }
         }
         Ok(())
@@ -187,6 +274,15 @@ impl Spool {
     #[must_use]
     pub fn damaged(&self) -> u64 {
         self.damaged
+    }
+
+    /// Whether the newest log of a lane is one that could not be read.
+    #[must_use]
+    pub fn is_newest_damaged(&self, lane: Lane) -> bool {
+        let logs = &self.lanes[lane.index()];
+        let newest = logs.all().last();
+        let damaged = self.damaged_ordinal[lane.index()];
+        damaged > newest.map_or(0, |log| log.ordinal) || newest.is_some_and(|log| log.is_nameless)
     }
 
     /// What it did so far.
@@ -205,32 +301,6 @@ impl Spool {
         self.bytes = self.lanes.iter().flat_map(LaneLogs::all).map(LogFolder::bytes).sum();
     }
 
-    /// The log that is appended to; none at a first or an unclean start, until one is opened.
-    #[must_use]
-    pub fn current(&self, lane: Lane) -> Option<LogState> {
-        self.lanes[lane.index()].current.as_ref().map(state)
-    }
-
-    /// The newest log of earlier starts: the parent of the next one.
-    #[must_use]
-    pub fn newest_old(&self, lane: Lane) -> Option<LogState> {
-        self.lanes[lane.index()].old.back().map(state)
-    }
-
-    /// The oldest log of earlier starts of which something is not acknowledged.
-    #[must_use]
-    pub fn tail(&self, lane: Lane) -> Option<LogState> {
-        let mut old = self.lanes[lane.index()].old.iter();
-        old.find(|log| log.progress.acked.seq < log.made.seq).map(state)
-    }
-
-    /// The holes of a log.
-    #[must_use]
-    pub fn holes(&self, lane: Lane, log: LogId) -> Vec<StoredHole> {
-        let mut logs = self.lanes[lane.index()].all();
-        logs.find(|known| known.log == log).map_or(Vec::new(), |log| log.progress.holes.clone())
-    }
-
     /// Opens a new log, durably. The one that was appended to becomes an old one.
     ///
     /// # Errors
@@ -246,7 +316,8 @@ impl Spool {
         let logs = &mut self.lanes[lane.index()];
         // An old log is not synced any more.
         logs.current.as_mut().map_or(Ok(()), LogFolder::sync)?;
-        let new = LogFolder::create(&self.folder, self.owner, (lane, ordinal, log), origin)?;
+        let place = (&self.disk, self.folder.as_path());
+        let new = LogFolder::create(place, self.owner, (lane, ordinal, log), origin)?;
         self.next_ordinal += 1;
         let opened = state(&new);
         logs.old.extend(logs.current.replace(new));
@@ -326,142 +397,11 @@ impl Spool {
 
     fn sync_files(&mut self) -> Result<(), SpoolError> {
         self.stats.syncs += 1;
-        self.lanes.iter_mut().filter_map(|logs| logs.current.as_mut()).try_for_each(LogFolder::sync)
-    }
-
-    /// Reads the chunk `seq` of a log into `chunk`, and says what place is behind it; `None` when
-    /// it is not there or is damaged.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn fetch(
-        &mut self,
-        (lane, log): (Lane, LogId),
-        seq: u64,
-        chunk: &mut Vec<u8>,
-    ) -> Result<Option<Place>, SpoolError> {
-        self.find(lane, log)?.fetch(seq, chunk)
-    }
-
-    /// The place behind the chunk `seq` of a log; `None` when it is not known here.
-    ///
-    /// # Errors
-    /// The file system refuses.
-    pub fn behind(
-        &mut self,
-        (lane, log): (Lane, LogId),
-        seq: u64,
-    ) -> Result<Option<Place>, SpoolError> {
-        let known = self.find(lane, log)?;
-        let places = known.segments.iter().map(|segment| segment.before);
-        let holes = known.progress.holes.iter().filter_map(|hole| {
-            Some(Place { seq: hole.to_seq, next_index: hole.next_index?, chain: hole.chain })
-        });
-        let own = [known.made, known.progress.acked];
-        if let Some(place) = places.chain(holes).chain(own).find(|place| place.seq == seq) {
-            return Ok(Some(place));
-        }
-        self.fetch((lane, log), seq, &mut Vec::new())
-    }
-
-    /// The place before the first chunk of the segment that holds `seq`.
-    ///
-    /// # Errors
-    /// There is no such log.
-    pub fn before_segment_of(
-        &mut self,
-        (lane, log): (Lane, LogId),
-        seq: u64,
-    ) -> Result<Option<Place>, SpoolError> {
-        let known = self.find(lane, log)?;
-        let Some(mut at) = known.segment_of(seq) else { return Ok(None) };
-        while at > 0 && !known.segments[at].opens {
-            at -= 1;
-        }
-        Ok(Some(known.segments[at].before))
-    }
-
-    fn find(&mut self, lane: Lane, log: LogId) -> Result<&mut LogFolder, SpoolError> {
-        let mut logs = self.lanes[lane.index()].all_mut();
-        logs.find(|known| known.log == log).ok_or(SpoolError::NoLog)
-    }
-
-    /// What was made behind the last chunk of the current log is not appended and never will be: up
-    /// to `to` there is a hole. What comes next must open a segment.
-    ///
-    /// # Errors
-    /// The hole could not be made durable; it is known until the process ends.
-    pub fn skip(&mut self, lane: Lane, to: Place, cause: JumpCause) -> Result<(), SpoolError> {
-        let log = self.lanes[lane.index()].current.as_mut().ok_or(SpoolError::NoLog)?;
-        let from_seq = log.made.seq + 1;
-        let (to_seq, next_index) = (to.seq, Some(to.next_index));
-        self.stats.dropped += to.seq.saturating_sub(log.made.seq);
-        log.skip(StoredHole { from_seq, to_seq, next_index, chain: to.chain, cause }, to)
-    }
-
-    /// The chunk `seq` of a log cannot be read: it and what builds upon it is a hole from now on.
-    ///
-    /// # Errors
-    /// The hole could not be made durable; it is known until the process ends.
-    pub fn handle_damage(
-        &mut self,
-        (lane, log): (Lane, LogId),
-        seq: u64,
-    ) -> Result<StoredHole, SpoolError> {
-        let known = self.find(lane, log)?;
-        let mut later = known.segments.iter().filter(|segment| segment.opens);
-        let next = later.find(|segment| segment.before.seq >= seq).map(|segment| segment.before);
-        let to = next.unwrap_or(known.made);
-        let hole = StoredHole {
-            from_seq: seq,
-            to_seq: to.seq,
-            next_index: Some(to.next_index),
-            chain: to.chain,
-            cause: JumpCause::Lost(LossReason::SpoolDamaged),
-        };
-        known.progress.add_hole(hole);
-        known.save_progress()?;
-        Ok(hole)
-    }
-
-    /// Nothing more of an old log is sent, whether it was stored or given up.
-    pub fn handle_drained(&mut self, lane: Lane, log: LogId) {
-        if let Ok(log) = self.find(lane, log) {
-            log.progress.acked = log.made;
-        }
-    }
-
-    /// What servers stored of a log, oldest first.
-    #[must_use]
-    pub fn stored(&self, lane: Lane, log: LogId) -> Vec<StoredRange> {
-        let mut logs = self.lanes[lane.index()].all();
-        logs.find(|known| known.log == log).map_or(Vec::new(), |log| log.progress.stored.clone())
-    }
-
-    /// `server` stored everything of a log up to `acked`, and backed it up to `safe_seq`.
-    pub fn handle_stored(
-        &mut self,
-        (lane, log): (Lane, LogId),
-        server: ServerId,
-        acked: Place,
-        safe_seq: u64,
-    ) {
-        let Ok(known) = self.find(lane, log) else { return };
-        let progress = &mut known.progress;
-        progress.note_stored(server, acked.seq);
-        if acked.seq >= progress.acked.seq {
-            progress.acked = acked;
-        }
-        progress.safe_seq = progress.safe_seq.max(safe_seq.min(acked.seq));
-        progress.holes.retain(|hole| hole.to_seq > acked.seq);
-        let is_safe = progress.safe_seq > 0;
-        let logs = &mut self.lanes[lane.index()];
-        if is_safe && logs.current.as_ref().is_some_and(|current| current.log == log) {
-            // Old logs are stored before the current one begins, and a backup leaves nothing out.
-            for old in logs.old.iter_mut().filter(|old| is_all_stored(old)) {
-                old.progress.safe_seq = old.made.seq;
-            }
-        }
+        let mut current = self.lanes.iter_mut().filter_map(|logs| logs.current.as_mut());
+        let synced = current.try_for_each(LogFolder::sync);
+        // What a failed sync had written anew takes room too.
+        self.count_bytes();
+        synced
     }
 
     /// Ends in good order: syncs everything and leaves the mark by which the next start goes on
@@ -475,18 +415,14 @@ impl Spool {
         let current = self.lanes.iter().filter_map(|logs| logs.current.as_ref());
         let mark: CleanMark = current.map(|log| (log.lane, log.log, log.made.seq)).collect();
         let path = self.folder.join("clean");
-        record::write(&path, &mark).map_err(|error| SpoolError::file("write", &path, error))
+        record::encode(&mark)
+            .and_then(|bytes| self.disk.replace(&path, &bytes, Durability::PowerCut))
+            .map_err(|error| SpoolError::file("write", &path, error))
     }
 }
 
-fn state(log: &LogFolder) -> LogState {
-    LogState {
-        lane: log.lane,
-        log: log.log,
-        cause: log.origin.cause,
-        parent: log.origin.parent,
-        first_seq: log.first_seq(),
-        acked: log.progress.acked,
-        made: log.made,
-    }
+/// The value in a small file; none where it is missing or damaged.
+fn read_record_file<T: for<'de> Deserialize<'de>>(disk: &dyn Disk, path: &Path) -> Option<T> {
+    let bytes = disk.load(path, record::BYTES_MAX as u64).ok().flatten()?;
+    record::decode(&bytes).ok()
 }

@@ -94,8 +94,12 @@ pub struct Status {
     pub bytes_down: u64,
     /// enabled or disabled.
     pub collection: String,
+    /// disk, or memory for a sensor without a spool.
+    pub spool_mode: String,
     /// Bytes of its spool.
     pub spool_bytes: u64,
+    /// What is wrong with its spool, and what to do; empty where it takes chunks.
+    pub spool_trouble: String,
     /// Facts that got a number, on both lanes, in the logs written now.
     pub facts_produced: u64,
     /// Observations that said nothing new.
@@ -174,7 +178,13 @@ impl fmt::Display for Status {
         line("collection", &self.collection)?;
         line("bytes up", &self.bytes_up.to_string())?;
         line("bytes down", &self.bytes_down.to_string())?;
-        line("spool bytes", &self.spool_bytes.to_string())?;
+        match self.spool_mode.as_str() {
+            "memory" => line("spool", "none: chunks are kept in memory")?,
+            _ => line("spool bytes", &self.spool_bytes.to_string())?,
+        }
+        if !self.spool_trouble.is_empty() {
+            line("spool", &self.spool_trouble)?;
+        }
         line("facts", &format!("{} ({} lost)", self.facts_produced, self.facts_lost))?;
         line("certificate", &format!("until {}", utc_time(self.certificate_ends_ms)))?;
         line("version", &self.version)?;

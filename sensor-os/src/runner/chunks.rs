@@ -59,6 +59,10 @@ pub(super) struct Losses {
     pub(super) is_failing: bool,
     /// All since the start.
     pub(super) total: u64,
+    /// What the disk last refused; empty when it takes chunks.
+    pub(super) trouble: String,
+    /// Facts that full memory dropped, as far as they are told of.
+    pub(super) memory_told: u64,
 }
 
 impl Losses {
@@ -107,7 +111,10 @@ impl Runner<'_> {
                 self.tell_trimmed(now, &trimmed);
             }
             match result {
-                Ok(()) if seq > made_seq => self.losses.is_failing = false,
+                Ok(()) if seq > made_seq => {
+                    self.losses.is_failing = false;
+                    self.set_trouble(String::new());
+                }
                 Ok(()) => {}
                 Err(error) => self.give_up_chunks(now, lane, &error),
             }
@@ -137,6 +144,7 @@ impl Runner<'_> {
             log::error!("{error}; facts are lost until this is mended");
         }
         self.losses.is_failing = true;
+        self.set_trouble(error.to_string());
         self.losses.add(made.next_index.saturating_sub(log.made.next_index), error.to_string());
         if lane == Lane::Bulk {
             self.drop_receipts(log.log, log.made.next_index..made.next_index, reason);
@@ -164,8 +172,24 @@ impl Runner<'_> {
             return;
         }
         match self.spool.sync(now.monotonic_ns) {
-            Ok(()) => self.report_spooled(now),
-            Err(error) => log::error!("{error}"),
+            Ok(()) => {
+                if !self.losses.is_failing {
+                    self.set_trouble(String::new());
+                }
+                self.report_spooled(now);
+            }
+            Err(error) => {
+                log::error!("{error}");
+                self.set_trouble(error.to_string());
+            }
+        }
+    }
+
+    /// What is wrong with the spool, for the status and for who asks for a report.
+    fn set_trouble(&mut self, trouble: String) {
+        if self.losses.trouble != trouble {
+            self.losses.trouble = trouble;
+            self.is_news = true;
         }
     }
 

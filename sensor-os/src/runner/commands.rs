@@ -5,10 +5,12 @@
 //! and is not run again; a command whose outcome is in the spool has ended, whatever the mark says.
 
 use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
+use lapwing_protocol::id::Lane;
 use lapwing_sensor_core::Now;
 
 use super::limits::DETAIL_BYTES_MAX;
 use super::{Ended, Retry, Runner};
+use crate::config::Mode;
 use crate::identity::{CommandState, StateError, StoredCommand};
 use crate::spool::view::has_outcome;
 
@@ -59,6 +61,13 @@ impl Runner<'_> {
         let Some(command) = self.command else { return };
         if self.sensor.action(command.number).is_some() {
             return;
+        }
+        if self.config.spool.mode == Mode::Memory {
+            let urgent = self.sensor.positions(Lane::Urgent);
+            if urgent.acked.seq < urgent.made.seq {
+                // Nothing but a server keeps it: it has ended when one has the outcome.
+                return;
+            }
         }
         if self.losses.is_failing {
             // The outcome may have gone into a hole; then the next start tells of it.

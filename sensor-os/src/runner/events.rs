@@ -226,6 +226,14 @@ impl Runner<'_> {
             remedy: &collector.remedy,
             mechanism: &collector.mechanism,
         });
+        let spool = (!self.losses.trouble.is_empty()).then(|| HealthView {
+            component: "spool",
+            status: "degraded",
+            reason: &self.losses.trouble,
+            remedy: "",
+            mechanism: "disk",
+        });
+        let views = views.chain(spool);
         let mut health = vec![0; REPLY_BYTES_MAX / 2];
         let health = Items::encode(views, &mut health).ok()?;
         let counts = status.iter().map(|collector| CollectorCount {

@@ -119,6 +119,13 @@ impl Runner<'_> {
 
     /// Tells of facts that were lost, once the spool takes chunks again, and not too often.
     pub(super) fn tell_losses(&mut self, now: Now) {
+        let dropped = self.sensor.stats().dropped_memory_full;
+        if dropped > self.losses.memory_told {
+            self.losses.facts += dropped - self.losses.memory_told;
+            self.losses.memory_told = dropped;
+            self.losses.reason =
+                "memory is full; raise `spool.memory_max` or reach the server".into();
+        }
         let is_early = self.losses.told_ns.is_some_and(|told| !now.is_past(told, LOSS_TOLD_MS));
         if self.losses.facts == 0 || self.losses.is_failing || is_early {
             return;

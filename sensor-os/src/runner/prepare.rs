@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use lapwing_protocol::hello::{LogCause, Memory as Kept};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId};
@@ -15,11 +16,11 @@ use smol::channel::Receiver;
 use super::Runner;
 use super::ask::Credentials;
 use super::chunks::{Losses, remind};
-use super::limits::{ENROL_RETRY_FIRST, ENROL_RETRY_MAX};
+use super::limits::{DISK_RETRY_MS, ENROL_RETRY_FIRST, ENROL_RETRY_MAX};
 use super::memory::Memory;
 use crate::agent::{AgentError, Ended, Parts};
 use crate::collect::{CollectedFact, CollectorConfig, Collectors, Source, fact_queue};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::enrol::{EnrolError, Enrolment, enrol};
 use crate::identity::{Identity, StateFolder};
 use crate::own::OwnKind;
@@ -149,20 +150,26 @@ async fn enrol_anywhere(
 }
 
 fn unenrolled_status(parts: &Parts, name: &str, reason: String) {
-    let servers = &parts.config.servers;
-    let status = Status {
+    save_status(&parts.state, &Status { reason, ..bare_status(&parts.config, name) });
+}
+
+/// The status of a sensor that does not run yet.
+fn bare_status(config: &Config, name: &str) -> Status {
+    Status {
         name: name.to_owned(),
         state: State::Unassigned,
-        reason,
-        registration: servers.registration.first().cloned(),
+        registration: config.servers.registration.first().cloned(),
         collection: "disabled".into(),
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
         updated_ms: clock::unix_ms(),
         ..Status::default()
-    };
-    if let Err(error) = status.save(parts.state.path()) {
-        log::error!("{}: {error}", parts.state.path().display());
+    }
+}
+
+fn save_status(state: &StateFolder, status: &Status) {
+    if let Err(error) = status.save(state.path()) {
+        log::error!("{}: {error}", state.path().display());
     }
 }
 
@@ -174,12 +181,12 @@ pub(super) async fn with_runner(
 ) -> Result<Ended, AgentError> {
     let Parts { config, kinds, agent, state, own_facts, stops } = parts;
     let owner = (credentials.identity.deployment, credentials.identity.sensor);
-    let options = SpoolOptions { bytes_max: config.spool.max.0, sync: config.spool.sync };
-    let mut spool = Spool::open(&state.path().join("spool"), owner, options)?;
-    let logs = [current_log(&mut spool, Lane::Bulk)?, current_log(&mut spool, Lane::Urgent)?];
+    let Some((spool, logs)) = keep_opening(&config, &state, &stops, owner).await? else {
+        return Ok(Ended::Stopped);
+    };
     let (name, os) = (machine::name(config.name.as_deref()), machine::os());
     let core = core_config(&config, &state, owner, [&agent, &name, &os])?;
-    let mut memory = Memory::new(&Sizes::DESKTOP);
+    let mut memory = Memory::new(&sizes(&config));
     let mut sensor = Sensor::new(core, memory.lend(), logs.map(LogPositions::from))
         .map_err(|error| AgentError::Machine(error.to_string()))?;
     define(&mut sensor, &kinds)?;
@@ -239,7 +246,10 @@ fn core_config<'a>(
         deployment,
         sensor,
         boot: BootId(boot),
-        memory: Kept::Disk,
+        memory: match config.spool.mode {
+            Mode::Disk => Kept::Disk,
+            Mode::Memory => Kept::RamOnly,
+        },
         agent,
         name,
         os,
@@ -281,18 +291,91 @@ fn machine_error(error: std::io::Error) -> AgentError {
     AgentError::Machine(error.to_string())
 }
 
+/// Memory for the core: without a spool, what no server has is kept in its windows.
+fn sizes(config: &Config) -> Sizes {
+    let mut sizes = Sizes::DESKTOP;
+    if config.spool.mode == Mode::Memory {
+        let bytes = usize::try_from(config.spool.memory_max.0).unwrap_or(usize::MAX);
+        sizes.bulk.window = sizes.bulk.window.max(bytes);
+    }
+    sizes
+}
+
+/// Opens the spool and the log of each lane; a disk that refuses is asked again until it does not,
+/// or the sensor is stopped.
+async fn keep_opening(
+    config: &Config,
+    state: &StateFolder,
+    stops: &Receiver<()>,
+    owner: (DeploymentId, SensorId),
+) -> Result<Option<(Spool, [LogState; 2])>, AgentError> {
+    let name = machine::name(config.name.as_deref());
+    loop {
+        let error = match open_logs(config, state, owner) {
+            Err(AgentError::Spool(error)) if error.is_refusal() => error,
+            opened => return opened.map(Some),
+        };
+        log::error!("{error}; it is tried again");
+        let status = Status { spool_trouble: error.to_string(), ..bare_status(config, &name) };
+        save_status(state, &Status { reason: format!("the spool: {error}"), ..status });
+        let stop = async {
+            if stops.recv().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            true
+        };
+        let again = async {
+            Timer::after(Duration::from_millis(DISK_RETRY_MS)).await;
+            false
+        };
+        if smol::future::or(stop, again).await {
+            return Ok(None);
+        }
+    }
+}
+
+fn open_logs(
+    config: &Config,
+    state: &StateFolder,
+    owner: (DeploymentId, SensorId),
+) -> Result<(Spool, [LogState; 2]), AgentError> {
+    let folder = state.path().join("spool");
+    let mut spool = match config.spool.mode {
+        Mode::Disk => {
+            let options = SpoolOptions { bytes_max: config.spool.max.0, sync: config.spool.sync };
+            Spool::open(&folder, owner, options)?
+        }
+        Mode::Memory => {
+            if folder.exists() {
+                log::warn!(
+                    "{}: what is there is not sent with `spool.mode` memory",
+                    folder.display()
+                );
+            }
+            Spool::without_disk(owner)?
+        }
+    };
+    let first = match config.spool.mode {
+        Mode::Disk => LogCause::First,
+        Mode::Memory => LogCause::Started,
+    };
+    let logs = [Lane::Bulk, Lane::Urgent];
+    let [bulk, urgent] = logs.map(|lane| current_log(&mut spool, lane, first));
+    Ok((spool, [bulk?, urgent?]))
+}
+
 /// The log to go on with; a new one at the first start and after an unclean stop.
-fn current_log(spool: &mut Spool, lane: Lane) -> Result<LogState, AgentError> {
+fn current_log(spool: &mut Spool, lane: Lane, first: LogCause) -> Result<LogState, AgentError> {
     if let Some(log) = spool.current(lane) {
         return Ok(log);
     }
     let old = spool.newest_old(lane);
     let cause = match &old {
+        _ if spool.is_newest_damaged(lane) => LogCause::SpoolLost,
         Some(_) => LogCause::Unclean,
-        None if spool.damaged() > 0 => LogCause::SpoolLost,
-        None => LogCause::First,
+        None => first,
     };
-    if cause != LogCause::First {
+    if cause != first {
         log::warn!("the last stop was not clean: a new log is opened on the {lane:?} lane");
     }
     let log = LogId(random::bytes().map_err(machine_error)?);

@@ -5,6 +5,7 @@ use lapwing_sensor_core::{Now, Place};
 use super::Runner;
 use super::limits::STATUS_PERIOD_MS;
 use crate::collect::Source;
+use crate::config::Mode;
 use crate::status::{CollectorStatus, State, Status};
 
 impl Runner<'_> {
@@ -74,13 +75,19 @@ impl Runner<'_> {
             bytes_up,
             bytes_down,
             collection: collection.into(),
+            spool_mode: match self.config.spool.mode {
+                Mode::Disk => "disk".into(),
+                Mode::Memory => "memory".into(),
+            },
             spool_bytes,
+            spool_trouble: self.losses.trouble.clone(),
             facts_produced: stats.lanes.iter().map(|lane| lane.facts_produced).sum(),
             facts_unchanged: stats.unchanged,
             facts_lost: self.losses.total
                 + stats.dropped_table_full
                 + stats.dropped_too_large
-                + stats.dropped_malformed,
+                + stats.dropped_malformed
+                + stats.dropped_memory_full,
             rows: stats.rows,
             sessions: self.sessions,
             questions: self.questions,

@@ -37,6 +37,19 @@ impl SpoolError {
     }
 }
 
+impl SpoolError {
+    /// Whether a disk refuses that may take it later: it is full, or not well.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let Self::File { error, .. } = self else { return false };
+        let kinds = [
+            io::ErrorKind::StorageFull,
+            io::ErrorKind::QuotaExceeded,
+            io::ErrorKind::ReadOnlyFilesystem,
+        ];
+        kinds.contains(&error.kind()) || error.raw_os_error() == Some(libc::EIO)
+    }
+}
+
 impl From<io::Error> for SpoolError {
     fn from(error: io::Error) -> Self {
         Self::File { operation: "draw a log's number", path: "/dev/random".into(), error }

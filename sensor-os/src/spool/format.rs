@@ -162,6 +162,41 @@ pub(super) fn read_record(
     Ok(is_it.then_some(Place { seq, next_index, chain }))
 }
 
+/// The place behind the last sound record of a later chunk than `seq` that stands anywhere in
+/// `bytes`; none where there is no such record.
+///
+/// A record is looked for at each byte, and what cannot be one is passed over by its length and its
+/// chunk's head before anything is summed up.
+#[must_use]
+pub(super) fn find_record(bytes: &[u8], seq: u64) -> Option<Place> {
+    let (mut at, mut last, mut chunk) = (0, None, Vec::new());
+    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() > RECORD_HEAD_BYTES) {
+        let known_seq = last.map_or(seq, |place: Place| place.seq);
+        let candidate = candidate_seq(rest).filter(|found| *found > known_seq);
+        let found = candidate.and_then(|found| {
+            let mut rest = rest;
+            read_record(&mut rest, found, &mut chunk).ok().flatten()
+        });
+        match found {
+            Some(place) => {
+                last = Some(place);
+                at += record_bytes(&chunk) as usize;
+            }
+            None => at += 1,
+        }
+    }
+    last
+}
+
+/// The sequence of the chunk that `bytes` begin with, if they may be a record.
+fn candidate_seq(bytes: &[u8]) -> Option<u64> {
+    let mut cutter = Cutter(bytes);
+    let length = u32::from_le_bytes(cutter.array()) as usize;
+    let payload = bytes.get(RECORD_HEAD_BYTES..)?.get(..length)?;
+    let chunk = payload.get(BESIDE_BYTES..).filter(|chunk| chunk.len() <= CHUNK_BYTES_MAX)?;
+    Some(Chunk::decode(chunk).ok()?.header.seq)
+}
+
 /// Reads until `buffer` is full or the file ends; says how much that was.
 fn read_full(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut length = 0;

@@ -3,7 +3,7 @@
 //! ```text
 //! bulk-0000000007-LOG/            lane, ordinal (logs of a lane ascend), log id
 //!     log                         why it was opened, and the log before it
-//!     progress                    acknowledged place, safe sequence, holes
+//!     progress, noted             acknowledged place, safe sequence, holes: synced, and newer
 //!     00000000000000000001.segment  named by its first chunk
 //! ```
 //!
@@ -11,80 +11,22 @@
 //! overlap; a file once closed never changes; only the log's owner of this start appends.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lapwing_protocol::chunk::Chunk;
-use lapwing_protocol::hello::{LogCause, LogParent, StoredRange};
-use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
-use lapwing_protocol::limits::ELSEWHERE_MAX;
-use serde::{Deserialize, Serialize};
+use lapwing_protocol::delivery::{JumpCause, LossReason};
+use lapwing_protocol::hello::LogCause;
+use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 
-use super::format::{HEAD_BYTES, Head, Place, read_record, record_bytes, write_record};
+use super::disk::{Disk, Durability};
+use super::format::{HEAD_BYTES, Head, Place, read_record, record_bytes};
+use super::progress::{Origin, Progress};
+use super::recover::{End, SUFFIX, find_files, read_end};
+use super::writer::{Copied, Writer};
 use super::{SpoolError, StoredHole};
-use crate::durable_file::{self, Durability};
 use crate::identity::record;
-
-const SUFFIX: &str = ".segment";
-/// Holes of one log: with what else it holds, a progress stays within the bound of a small file.
-/// When there is no room for one more, the last is made to reach it (JMP-009).
-pub(super) const HOLES_MAX: usize = 64;
-
-/// Why a log was opened: its file `log`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Origin {
-    pub(super) cause: LogCause,
-    pub(super) parent: Option<LogParent>,
-}
-
-/// How far a log got: its file `progress`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    pub(super) acked: Place,
-    pub(super) safe_seq: u64,
-    pub(super) holes: Vec<StoredHole>,
-    /// Which servers acknowledged what, oldest first.
-    pub(super) stored: Vec<StoredRange>,
-}
-
-impl Progress {
-    fn at(start: Place) -> Self {
-        Self { acked: start, safe_seq: 0, holes: Vec::new(), stored: Vec::new() }
-    }
-
-    /// Adds a hole; one that meets the last makes it longer.
-    pub(super) fn add_hole(&mut self, hole: StoredHole) {
-        let is_full = self.holes.len() >= HOLES_MAX;
-        match self.holes.last_mut() {
-            Some(last) if last.to_seq + 1 == hole.from_seq && last.cause == hole.cause => {
-                *last = StoredHole { from_seq: last.from_seq, ..hole };
-            }
-            Some(last) if is_full => {
-                let furthest = if hole.to_seq > last.to_seq { hole } else { *last };
-                let from_seq = last.from_seq.min(hole.from_seq);
-                *last = StoredHole { from_seq, cause: last.cause, ..furthest };
-            }
-            _ => self.holes.push(hole),
-        }
-    }
-
-    /// Remembers that `server` has everything up to `to_seq`.
-    pub(super) fn note_stored(&mut self, server: ServerId, to_seq: u64) {
-        match self.stored.last_mut() {
-            Some(last) if last.server == server => last.to_seq = last.to_seq.max(to_seq),
-            _ => {
-                let from_seq = self.acked.seq + 1;
-                self.stored.push(StoredRange { server, from_seq, to_seq });
-            }
-        }
-        if self.stored.len() > ELSEWHERE_MAX {
-            let first = self.stored.remove(0);
-            self.stored[0].from_seq = first.from_seq;
-        }
-    }
-}
 
 /// One segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,15 +58,14 @@ fn opens(chunk: &[u8]) -> bool {
     Chunk::decode(chunk).is_ok_and(|chunk| chunk.header.flags.opens(chunk.header.part))
 }
 
-#[derive(Debug)]
 struct Cursor {
     first_seq: u64,
     next_seq: u64,
-    file: BufReader<File>,
+    file: BufReader<Box<dyn Read + Send>>,
 }
 
-#[derive(Debug)]
 pub(super) struct LogFolder {
+    disk: Arc<dyn Disk>,
     pub(super) path: PathBuf,
     pub(super) lane: Lane,
     pub(super) ordinal: u64,
@@ -133,13 +74,25 @@ pub(super) struct LogFolder {
     pub(super) origin: Origin,
     pub(super) progress: Progress,
     pub(super) made: Place,
+    /// Behind the last record of the last file; `made` lies behind it where a hole follows.
+    pub(super) written: Place,
     pub(super) segments: VecDeque<Segment>,
     /// Whether its last file ended in something that is no record.
     pub(super) is_torn: bool,
-    writer: Option<File>,
-    has_new_name: bool,
+    /// Whether its file `log` could not be read.
+    pub(super) is_nameless: bool,
+    writer: Option<Writer>,
     cursor: Option<Cursor>,
-    record: Vec<u8>,
+}
+
+impl std::fmt::Debug for LogFolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogFolder")
+            .field("path", &self.path)
+            .field("made", &self.made)
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The name of a lane in folders and output.
@@ -170,87 +123,131 @@ fn file_name(first_seq: u64) -> String {
 impl LogFolder {
     /// Makes the folder of a new log; it is durable when this returns.
     pub(super) fn create(
-        spool: &Path,
+        (disk, spool): (&Arc<dyn Disk>, &Path),
         owner: (DeploymentId, SensorId),
         (lane, ordinal, log): (Lane, u64, LogId),
         origin: Origin,
     ) -> Result<Self, SpoolError> {
         let path = spool.join(format!("{}-{ordinal:010}-{log}", lane_name(lane)));
         let failed = |error| SpoolError::file("open a log", &path, error);
-        durable_file::make_folder(&path).map_err(failed)?;
-        record::write(&path.join("log"), &origin).map_err(failed)?;
-        durable_file::sync_folder(spool).map_err(failed)?;
+        let made = disk
+            .make_folder(&path)
+            .and_then(|()| record::encode(&origin))
+            .and_then(|bytes| disk.replace(&path.join("log"), &bytes, Durability::PowerCut))
+            .and_then(|()| disk.sync_folder(spool));
+        if let Err(error) = made {
+            // Nothing is in it; a folder without its word would be taken for a damaged log.
+            let _ = disk.remove_folder(&path);
+            return Err(failed(error));
+        }
         let start = Place::start(owner, lane, log);
-        let progress = Progress::at(start);
-        let (segments, record) = (VecDeque::new(), Vec::new());
         Ok(Self {
+            disk: Arc::clone(disk),
             path,
             lane,
             ordinal,
             log,
             owner,
             origin,
-            progress,
+            progress: Progress::at(start),
             made: start,
-            segments,
+            written: start,
+            segments: VecDeque::new(),
             is_torn: false,
+            is_nameless: false,
             writer: None,
-            has_new_name: false,
             cursor: None,
-            record,
         })
     }
 
     /// Finds a log that an earlier start wrote; `None` for a folder that holds none of this sensor.
     pub(super) fn find(
+        disk: &Arc<dyn Disk>,
         path: PathBuf,
         owner: (DeploymentId, SensorId),
     ) -> Result<Option<Self>, SpoolError> {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_name);
         let Some((lane, ordinal, log)) = name else { return Ok(None) };
         let failed = |error| SpoolError::file("read", &path, error);
-        let origin = record::read(&path.join("log")).ok().flatten();
-        let Some(origin) = origin else { return Ok(None) };
+        let load = |name| disk.load(&path.join(name), record::BYTES_MAX as u64).ok().flatten();
+        let origin: Option<Origin> = load("log").and_then(|bytes| record::decode(&bytes).ok());
+        let files = find_files(&**disk, &path, owner, (lane, log)).map_err(failed)?;
+        if origin.is_none() && files.segments.is_empty() {
+            return Ok(None);
+        }
         let start = Place::start(owner, lane, log);
-        let (mut segments, is_cut) = find_segments(&path, owner, (lane, log)).map_err(failed)?;
-        let (made, is_torn) = match segments.back_mut() {
-            None => (None, false),
-            Some(last) => {
-                let (made, is_torn) = scan(&path, last).map_err(failed)?;
-                last.last_seq = made.seq;
-                (Some(made), is_torn)
-            }
-        };
-        let progress: Option<Progress> = record::read(&path.join("progress")).ok().flatten();
-        let mut progress = progress.unwrap_or(Progress::at(start));
-        let mut made = made.unwrap_or(progress.acked);
-        for hole in &progress.holes {
-            if (hole.from_seq..=hole.to_seq).contains(&(made.seq + 1))
-                && let Some(next_index) = hole.next_index
-            {
-                made = Place { seq: hole.to_seq, next_index, chain: hole.chain };
-            }
-        }
-        // A rolled-back disk may hold an older log than its progress; the chunks are what counts.
-        if progress.acked.seq > made.seq {
-            progress.acked = made;
-        }
-        Ok(Some(Self {
+        let word = |name| load(name).and_then(|bytes| record::decode::<Progress>(&bytes).ok());
+        let progress = word("progress").unwrap_or(Progress::at(start)).with_noted(word("noted"));
+        let path_of = |seq| path.join(file_name(seq));
+        let (made, end) = read_end(&**disk, &files, progress.acked, path_of).map_err(failed)?;
+        // What is wrong with the word of it is nothing that a server or reader depends on.
+        let lost = Origin { cause: LogCause::SpoolLost, parent: None };
+        let mut found = Self {
+            disk: Arc::clone(disk),
             path,
             lane,
             ordinal,
             log,
             owner,
-            origin,
+            origin: origin.unwrap_or(lost),
             progress,
             made,
-            segments,
-            is_torn: is_torn || is_cut,
+            written: made,
+            segments: files.segments,
+            is_torn: end != End::Whole || files.is_cut,
+            is_nameless: origin.is_none(),
             writer: None,
-            has_new_name: false,
             cursor: None,
-            record: Vec::new(),
-        }))
+        };
+        found.settle_end(end);
+        Ok(Some(found))
+    }
+
+    /// Takes the end of a found log for what it is: a hole where something is lost behind the last
+    /// whole record, known or not.
+    fn settle_end(&mut self, end: End) {
+        if let Some(last) = self.segments.back_mut() {
+            last.last_seq = self.made.seq.max(last.before.seq);
+        }
+        let holes = &self.progress.holes;
+        let goes_on =
+            |hole: &&StoredHole| (hole.from_seq..=hole.to_seq).contains(&(self.made.seq + 1));
+        if let Some(hole) = holes.iter().rev().find(goes_on).copied() {
+            let next_index = hole.next_index.unwrap_or(self.made.next_index);
+            self.made = Place { seq: hole.to_seq, next_index, chain: hole.chain };
+        }
+        match end {
+            End::Damaged(place) if place.seq > self.made.seq => {
+                self.lose_end(place, Some(place.next_index), LossReason::SpoolDamaged);
+            }
+            End::Unknown(seq) => {
+                let seq = seq.max(self.made.seq + 1);
+                self.lose_end(Place { seq, ..self.made }, None, LossReason::SpoolDamaged);
+            }
+            End::Whole | End::Torn | End::Damaged(_) => {}
+        }
+        // A rolled-back disk may hold an older log than its progress; the chunks are what counts.
+        if self.progress.acked.seq > self.made.seq {
+            self.progress.acked = self.made;
+        }
+        // A file whose removal did not reach the disk is back; its hole is told of already.
+        let Self { disk, path, progress, segments, .. } = self;
+        segments.retain(|segment| {
+            let is_gone = segment.last_seq > segment.before.seq
+                && progress.covers(segment.first_seq(), segment.last_seq);
+            if is_gone {
+                let _ = disk.remove(&path.join(file_name(segment.first_seq())));
+            }
+            !is_gone
+        });
+    }
+
+    /// What was made behind the last whole record is lost, up to `to`.
+    pub(super) fn lose_end(&mut self, to: Place, next_index: Option<u64>, reason: LossReason) {
+        let (from_seq, to_seq, chain) = (self.made.seq + 1, to.seq, to.chain);
+        let cause = JumpCause::Lost(reason);
+        self.progress.add_hole(StoredHole { from_seq, to_seq, next_index, chain, cause });
+        self.made = to;
     }
 
     /// The oldest chunk it can still give.
@@ -272,112 +269,107 @@ impl LogFolder {
         begin: Begin,
     ) -> Result<u64, SpoolError> {
         let mut written = record_bytes(chunk);
-        if begin == Begin::File || self.writer.is_none() {
+        if begin == Begin::File || !self.writer.as_ref().is_some_and(Writer::is_open) {
             self.begin_file(opens(chunk))?;
             written += HEAD_BYTES as u64;
         }
-        let path = self.path.join(file_name(self.segments.back().map_or(1, Segment::first_seq)));
-        let (Some(file), Some(segment)) = (self.writer.as_mut(), self.segments.back_mut()) else {
+        let (Some(writer), Some(segment)) = (self.writer.as_mut(), self.segments.back_mut()) else {
             let error = io::Error::other("no file is open");
             return Err(SpoolError::file("write", &self.path, error));
         };
-        write_record(&mut self.record, &after, chunk);
-        if let Err(error) = file.write_all(&self.record) {
-            // Half a record must not stand before whole ones.
-            let is_mended = file.set_len(segment.bytes).is_ok()
-                && file.seek(SeekFrom::Start(segment.bytes)).is_ok();
-            if !is_mended {
-                self.writer = None;
-            }
-            return Err(SpoolError::file("write", &path, error));
-        }
-        segment.bytes += record_bytes(chunk);
+        writer
+            .append(chunk, after, opens(chunk))
+            .map_err(|error| SpoolError::file("write", writer.path(), error))?;
+        segment.bytes = writer.bytes();
         segment.last_seq = after.seq;
-        self.made = after;
+        (self.made, self.written) = (after, after);
         Ok(written)
     }
 
     fn begin_file(&mut self, opens: bool) -> Result<(), SpoolError> {
-        self.sync_file()?;
+        self.sync()?;
         self.writer = None;
         let first_seq = self.made.seq + 1;
         let path = self.path.join(file_name(first_seq));
-        let failed = |error| SpoolError::file("begin", &path, error);
-        let head = Head {
-            lane: self.lane,
-            opens,
-            deployment: self.owner.0,
-            sensor: self.owner.1,
-            log: self.log,
-            before: self.made,
-        };
-        // A file of this name can only be one whose head or first record failed before.
-        durable_file::remove(&path).map_err(failed)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        if let Err(error) = file.write_all(&head.to_bytes()) {
-            drop(file);
-            let _ = durable_file::remove(&path);
-            return Err(failed(error));
-        }
+        let head = self.head(self.made, opens);
+        let writer = Writer::begin(&*self.disk, path.clone(), head)
+            .map_err(|error| SpoolError::file("begin", &path, error))?;
         if self.segments.back().is_some_and(|last| last.first_seq() == first_seq) {
             self.segments.pop_back();
         }
-        let bytes = HEAD_BYTES as u64;
-        let (before, last_seq) = (self.made, self.made.seq);
+        let (before, last_seq, bytes) = (self.made, self.made.seq, writer.bytes());
         self.segments.push_back(Segment { before, opens, last_seq, bytes });
-        self.writer = Some(file);
-        self.has_new_name = true;
+        self.writer = Some(writer);
         Ok(())
+    }
+
+    fn head(&self, before: Place, opens: bool) -> Head {
+        let Self { lane, log, owner: (deployment, sensor), .. } = *self;
+        Head { lane, opens, deployment, sensor, log, before }
     }
 
     /// Goes on behind a hole at the end; what comes next begins a new file.
     pub(super) fn skip(&mut self, hole: StoredHole, to: Place) -> Result<(), SpoolError> {
-        // The file is left behind, and what is in it is not synced later.
-        let synced = self.sync_file();
-        self.writer = None;
+        let synced = self.sync();
+        match &mut self.writer {
+            // What it holds is still to be synced, before the next file begins.
+            Some(writer) if synced.is_err() => writer.close(),
+            _ => self.writer = None,
+        }
         self.made = to;
         self.progress.add_hole(hole);
         self.save_progress().and(synced)
     }
 
-    fn sync_file(&self) -> Result<(), SpoolError> {
-        match &self.writer {
-            Some(file) => {
-                file.sync_data().map_err(|error| SpoolError::file("sync", &self.path, error))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Makes what was appended outlive a power cut.
+    /// Makes what was appended outlive a power cut. Where a sync fails a new file takes the place
+    /// of what it was to cover; where that cannot be had either, it is tried at the next call.
     pub(super) fn sync(&mut self) -> Result<(), SpoolError> {
-        self.sync_file()?;
-        if self.has_new_name {
-            durable_file::sync_folder(&self.path)
-                .map_err(|error| SpoolError::file("sync", &self.path, error))?;
-            self.has_new_name = false;
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let Err(error) = writer.sync(&*self.disk, &self.path) else { return Ok(()) };
+        log::warn!("{}: cannot sync: {error}; it is written anew", writer.path().display());
+        let (from, path) = (writer.synced(), writer.path().to_path_buf());
+        let waiting_opens = writer.waiting_opens();
+        let Some(segment) = self.segments.back().copied() else { return Ok(()) };
+        let is_whole = from.seq == segment.before.seq;
+        let opens = if is_whole { segment.opens } else { waiting_opens };
+        let head = self.head(from, opens);
+        let failed = |error| SpoolError::file("sync", &path, error);
+        let target = self.path.join(file_name(from.seq + 1));
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let copied =
+            writer.copy_forward(&*self.disk, (&self.path, target), head).map_err(failed)?;
+        self.cursor = None;
+        let bytes = writer.bytes();
+        if let Some(last) = self.segments.back_mut() {
+            let last_seq = last.last_seq;
+            if is_whole {
+                last.bytes = bytes;
+            } else {
+                last.last_seq = from.seq;
+                self.segments.push_back(Segment { before: from, opens, last_seq, bytes });
+            }
         }
-        Ok(())
+        match copied {
+            Copied::Durable => Ok(()),
+            Copied::Unnamed(error) => Err(failed(error)),
+        }
     }
 
     /// Makes the progress durable.
     pub(super) fn save_progress(&self) -> Result<(), SpoolError> {
-        self.write_progress(Durability::PowerCut)
+        self.write_progress("progress", Durability::PowerCut)
     }
 
     /// Writes the progress so that the next start of the process, or who looks, knows it.
     pub(super) fn note_progress(&self) -> Result<(), SpoolError> {
-        self.write_progress(Durability::Process)
+        // In a file of its own: what is not synced must not take the place of what is.
+        self.write_progress("noted", Durability::Process)
     }
 
-    fn write_progress(&self, durability: Durability) -> Result<(), SpoolError> {
-        let path = self.path.join("progress");
-        record::write_as(&path, &self.progress, durability)
+    fn write_progress(&self, name: &str, durability: Durability) -> Result<(), SpoolError> {
+        let path = self.path.join(name);
+        record::encode(&self.progress)
+            .and_then(|bytes| self.disk.replace(&path, &bytes, durability))
             .map_err(|error| SpoolError::file("write", &path, error))
     }
 
@@ -385,7 +377,7 @@ impl LogFolder {
     pub(super) fn remove_segment(&mut self, position: usize) -> Result<(), SpoolError> {
         let Some(segment) = self.segments.get(position).copied() else { return Ok(()) };
         let path = self.path.join(file_name(segment.first_seq()));
-        durable_file::remove(&path).map_err(|error| SpoolError::file("remove", &path, error))?;
+        self.disk.remove(&path).map_err(|error| SpoolError::file("remove", &path, error))?;
         if self.cursor.as_ref().is_some_and(|cursor| cursor.first_seq == segment.first_seq()) {
             self.cursor = None;
         }
@@ -393,9 +385,10 @@ impl LogFolder {
         Ok(())
     }
 
-    /// Removes the whole log.
-    pub(super) fn remove(self) -> Result<(), SpoolError> {
-        fs::remove_dir_all(&self.path)
+    /// Removes the whole log from the disk.
+    pub(super) fn remove(&self) -> Result<(), SpoolError> {
+        self.disk
+            .remove_folder(&self.path)
             .map_err(|error| SpoolError::file("remove", &self.path, error))
     }
 
@@ -422,7 +415,7 @@ impl LogFolder {
         let mut cursor = match cursor {
             Some(cursor) => cursor,
             None => {
-                let mut file = BufReader::new(File::open(&path).map_err(failed)?);
+                let mut file = BufReader::new(self.disk.open(&path).map_err(failed)?);
                 if Head::read(&mut file).map_err(failed)?.is_none() {
                     return Ok(None);
                 }
@@ -440,52 +433,4 @@ impl LogFolder {
             }
         }
     }
-}
-
-/// The files of a log, oldest first, and whether one that can only be a torn beginning was found.
-fn find_segments(
-    folder: &Path,
-    owner: (DeploymentId, SensorId),
-    (lane, log): (Lane, LogId),
-) -> io::Result<(VecDeque<Segment>, bool)> {
-    let mut found = Vec::new();
-    let mut is_cut = false;
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "segment") {
-            continue;
-        }
-        let mut file = File::open(&path)?;
-        match Head::read(&mut file)? {
-            Some(head)
-                if (head.deployment, head.sensor, head.lane, head.log)
-                    == (owner.0, owner.1, lane, log) =>
-            {
-                let bytes = file.metadata()?.len();
-                let Head { before, opens, .. } = head;
-                found.push(Segment { before, opens, last_seq: before.seq, bytes });
-            }
-            _ => is_cut = true,
-        }
-    }
-    found.sort_by_key(|segment| segment.before.seq);
-    for at in 1..found.len() {
-        found[at - 1].last_seq = found[at].before.seq;
-    }
-    Ok((found.into(), is_cut))
-}
-
-/// Reads the last file to its end: the place behind its last whole record, and whether more
-/// follows.
-fn scan(folder: &Path, segment: &Segment) -> io::Result<(Place, bool)> {
-    let raw = File::open(folder.join(file_name(segment.first_seq())))?;
-    let mut file = BufReader::with_capacity(64 << 10, &raw);
-    Head::read(&mut file)?;
-    let (mut chunk, mut made, mut end) = (Vec::new(), segment.before, HEAD_BYTES as u64);
-    while let Some(place) = read_record(&mut file, made.seq + 1, &mut chunk)? {
-        made = place;
-        end += record_bytes(&chunk);
-    }
-    let is_torn = raw.read_at(&mut [0], end)? > 0;
-    Ok((made, is_torn))
 }

@@ -35,16 +35,16 @@ impl Spool {
     /// The file system refuses; it is tried again at the next call.
     pub fn trim(&mut self) -> Result<Vec<Trimmed>, SpoolError> {
         let mut trimmed = Vec::new();
-        if !self.lanes.iter().flat_map(LaneLogs::all).any(is_trimmable) {
+        if !self.lanes.iter().flat_map(LaneLogs::all).any(|log| trimmable(log).is_some()) {
             return Ok(trimmed);
         }
         // A trim is a promise that the rest is there.
         self.sync_files()?;
         for logs in &mut self.lanes {
-            for log in logs.all_mut().filter(|log| is_trimmable(log)) {
+            for log in logs.all_mut().filter(|log| trimmable(log).is_some()) {
                 log.save_progress()?;
-                while is_trimmable(log) {
-                    log.remove_segment(0)?;
+                while let Some(count) = trimmable(log) {
+                    remove_run(log, 0, count)?;
                 }
                 let (lane, first_seq) = (log.lane, log.first_seq());
                 trimmed.push(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 });
@@ -67,11 +67,9 @@ impl Spool {
         for at in (0..logs.old.len()).rev() {
             let log = &logs.old[at];
             let is_done = log.made.seq <= log.progress.acked.seq.min(log.progress.safe_seq);
-            if is_done
-                && Some(log.log) != but
-                && let Some(log) = logs.old.remove(at)
-            {
+            if is_done && Some(log.log) != but {
                 log.remove()?;
+                logs.old.remove(at);
             }
         }
         self.count_bytes();
@@ -96,29 +94,43 @@ impl Spool {
 
     fn drop_stored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
         for logs in &mut self.lanes {
-            let at = logs.old.iter().position(is_all_stored);
-            if let Some(log) = at.and_then(|at| logs.old.remove(at)) {
-                let (lane, id, first_seq) = (log.lane, log.log, log.made.seq + 1);
-                self.stats.unprotected += log.made.seq - log.progress.safe_seq;
-                log.remove()?;
-                return Ok(Some(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 }));
-            }
+            // The newest is the parent of the next log where none is appended to yet.
+            let count = logs.old.len() - usize::from(logs.current.is_none()).min(logs.old.len());
+            let Some(at) = logs.old.iter().take(count).position(is_all_stored) else { continue };
+            let log = &logs.old[at];
+            let (lane, id, first_seq) = (log.lane, log.log, log.made.seq + 1);
+            let unsafe_chunks = log.made.seq.saturating_sub(log.progress.safe_seq);
+            log.remove()?;
+            logs.old.remove(at);
+            self.stats.unprotected += unsafe_chunks;
+            return Ok(Some(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 }));
         }
         let mut logs = self.lanes.iter_mut().flat_map(LaneLogs::all_mut);
-        let Some(log) = logs.find(|log| is_stored(log)) else { return Ok(None) };
+        let Some((log, count)) = logs.find_map(|log| stored(log).map(|count| (log, count))) else {
+            return Ok(None);
+        };
         log.save_progress()?;
-        let gone = log.segments[0];
-        log.remove_segment(0)?;
-        self.stats.unprotected += gone.last_seq - gone.before.seq;
+        let (first, last) = (log.segments[0], log.segments[count - 1]);
+        remove_run(log, 0, count)?;
+        self.stats.unprotected += last.last_seq - first.before.seq;
         let (lane, first_seq) = (log.lane, log.first_seq());
         Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 }))
     }
 
     fn drop_unstored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
-        let mut logs = self.lanes[Lane::Bulk.index()].all_mut();
-        let found = logs.find_map(|log| oldest_unstored(log).map(|run| (log, run)));
-        let Some((log, (at, count))) = found else { return Ok(None) };
-        let (first, after) = (log.segments[at], log.segments[at + count].before);
+        let logs = &mut self.lanes[Lane::Bulk.index()];
+        let old = logs.old.iter_mut().map(|log| (log, false));
+        let all = old.chain(logs.current.iter_mut().map(|log| (log, true)));
+        let mut found = None;
+        for (log, is_open) in all {
+            if let Some((at, count)) = unstored(log, is_open) {
+                found = Some((log, at, count));
+                break;
+            }
+        }
+        let Some((log, at, count)) = found else { return Ok(None) };
+        let first = log.segments[at];
+        let after = log.segments.get(at + count).map_or(log.written, |next| next.before);
         let hole = StoredHole {
             from_seq: first.first_seq().max(log.progress.acked.seq + 1),
             to_seq: after.seq,
@@ -128,9 +140,7 @@ impl Spool {
         };
         log.progress.add_hole(hole);
         log.save_progress()?;
-        for _ in 0..count {
-            log.remove_segment(at)?;
-        }
+        remove_run(log, at, count)?;
         self.stats.dropped += 1 + hole.to_seq - hole.from_seq;
         let (lane, first_seq) = (log.lane, log.first_seq());
         let first_index = first.before.next_index.max(log.progress.acked.next_index);
@@ -139,24 +149,38 @@ impl Spool {
     }
 }
 
-/// Whether the first file may go: all in it is safe, the acknowledged place lies in a later one.
-fn is_trimmable(log: &LogFolder) -> bool {
-    let progress = &log.progress;
-    is_stored(log) && log.segments[0].last_seq <= progress.safe_seq
+/// Removes `count` files from `at` on, the last first: what is left begins where decoding can.
+fn remove_run(log: &mut LogFolder, at: usize, count: usize) -> Result<(), SpoolError> {
+    (at..at + count).rev().try_for_each(|at| log.remove_segment(at))
 }
 
-fn is_stored(log: &LogFolder) -> bool {
-    log.segments.len() > 1 && log.segments[0].last_seq < log.progress.acked.seq
+/// How many files from `at` on belong together, because decoding cannot start at the later ones.
+fn run(log: &LogFolder, at: usize) -> usize {
+    let follows = |segment: &&Segment| !segment.opens;
+    1 + log.segments.iter().skip(at + 1).take_while(follows).count()
 }
 
-/// The first file that holds something unstored and is not the last, and how many files behind it
-/// must go with it because decoding cannot start at them.
-fn oldest_unstored(log: &LogFolder) -> Option<(usize, usize)> {
+/// How many of the first files may go: all in them is safe, the acknowledged place lies in a later
+/// one.
+fn trimmable(log: &LogFolder) -> Option<usize> {
+    stored(log).filter(|count| log.segments[count - 1].last_seq <= log.progress.safe_seq)
+}
+
+/// How many of the first files hold nothing but what is stored.
+fn stored(log: &LogFolder) -> Option<usize> {
+    let count = run(log, 0);
+    let is_stored =
+        log.segments.len() > count && log.segments[count - 1].last_seq < log.progress.acked.seq;
+    is_stored.then_some(count)
+}
+
+/// The first file that holds something unstored, and how many must go with it; none that is
+/// appended to.
+fn unstored(log: &LogFolder, is_open: bool) -> Option<(usize, usize)> {
     let acked_seq = log.progress.acked.seq;
     let at = log.segments.iter().position(|segment| segment.last_seq > acked_seq)?;
-    let follows = |segment: &&Segment| !segment.opens;
-    let count = 1 + log.segments.iter().skip(at + 1).take_while(follows).count();
-    (at + count < log.segments.len()).then_some((at, count))
+    let count = run(log, at);
+    (!is_open || at + count < log.segments.len()).then_some((at, count))
 }
 
 /// Whether nothing of a log is left to be sent.

@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use super::decode::{LogDecoder, ShownOp};
 use super::format::{Head, read_record};
-use super::log_folder::{Progress, lane_name, parse_name};
+use super::log_folder::{lane_name, parse_name};
+use super::progress::Progress;
 use crate::identity::record;
 
 /// One file.
@@ -77,8 +78,9 @@ pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
     logs.sort_by_key(|(lane, ordinal, _)| (*lane, *ordinal));
     let mut found = Vec::new();
     for (.., folder) in logs {
-        let progress: Option<Progress> = record::read(&folder.join("progress")).ok().flatten();
-        let acked_seq = progress.map_or(0, |progress| progress.acked.seq);
+        let word = |name| record::read::<Progress>(&folder.join(name)).ok().flatten();
+        let words = [word("progress"), word("noted")];
+        let acked_seq = words.iter().flatten().map(|word| word.acked.seq).max().unwrap_or(0);
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         let mut files: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

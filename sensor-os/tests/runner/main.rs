@@ -3,6 +3,7 @@
 
 mod disk;
 mod servers;
+mod space;
 mod wait;
 
 use std::collections::BTreeMap;

@@ -47,6 +47,8 @@ pub(crate) struct Memory {
     epochs: u64,
     detection: Option<SocketAddr>,
     commands: u64,
+    /// Whether connections are closed before a word is said.
+    is_held: bool,
 }
 
 /// What the test says to the open session.
@@ -128,6 +130,15 @@ impl Servers {
         super::wait::until("Registration stops", || {
             std::net::TcpStream::connect(self.registration).is_err().then_some(())
         });
+    }
+
+    /// The Detection server answers nobody until it is released.
+    pub(crate) fn hold(&self) {
+        self.memory().is_held = true;
+    }
+
+    pub(crate) fn release(&self) {
+        self.memory().is_held = false;
     }
 
     /// Closes the connection of the sensor.
@@ -275,6 +286,9 @@ fn enrol(shared: &Shared, body: &[u8]) -> Result<Vec<u8>, Failure> {
 /// One session of the Detection server; what it stores is durable at once.
 async fn session(shared: Shared, mut connection: Connection) -> Result<(), Fault> {
     let sensor = connection.peer.and_then(|peer| peer.sensor()).unwrap();
+    if shared.lock().is_held {
+        return Ok(());
+    }
     let offerings = Offerings {
         server: DETECTION,
         name: "d1".into(),

@@ -1,6 +1,9 @@
 //! The spool on a real disk: what is appended comes back, whatever ends the process or the file.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
+mod disk;
+mod faults;
+
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -364,8 +367,11 @@ fn a_folder_without_its_word_is_left_out_and_counted() {
     let mut spool = open_first(folder.path());
     fill(&mut spool, 3, 60);
     drop(spool);
-    let log = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
-    OpenOptions::new().write(true).open(log.join("log")).unwrap().write_all(b"x").unwrap();
+    let [file] = segment_files(folder.path()).try_into().unwrap();
+    let word = file.parent().unwrap().join("log");
+    for path in [word, file] {
+        OpenOptions::new().write(true).open(path).unwrap().write_all(b"x").unwrap();
+    }
     assert_eq!(open(folder.path()).damaged(), 1);
 }
 
