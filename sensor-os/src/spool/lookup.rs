@@ -1,7 +1,8 @@
 //! What a spool knows of its logs, and what it is told of them: where each stands, where a chunk
 //! lies, who stored what, what is a hole.
 //!
-//! Not here: what is appended and removed. Invariant: a place that is named is one that was written.
+//! Not here: what is appended and removed. Invariant: a place that is named is one that was
+//! written.
 
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::hello::StoredRange;

@@ -408,7 +408,11 @@ fn spl_010_a_log_that_lost_its_word_is_sent_all_the_same() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 64,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     /// SPL-004: wherever the last file tears, all before is whole and nothing else is believed.
     #[test]
