@@ -74,7 +74,8 @@ pub fn from_bytes<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, D
         postcard::Error::DeserializeBadVarint => DecodeError::Varint,
         _ => DecodeError::Shape,
     })?;
-    if rest.is_empty() { Ok(value) } else { Err(DecodeError::Trailing) }
+    let is_whole = rest.is_empty() || cfg!(mutant = "trailing_bytes_accepted");
+    if is_whole { Ok(value) } else { Err(DecodeError::Trailing) }
 }
 
 /// Writes one postcard message into `buffer` and returns the written part.

@@ -152,10 +152,12 @@ impl<'b> Deframer<'b> {
         };
         let length = usize::from(u16::from_le_bytes([head[0], head[1]]));
         let kind = u16::from_le_bytes([head[2], head[3]]);
-        if length > FRAME_BODY_BYTES_MAX || FRAME_HEADER_BYTES + length > self.frame_bytes_max {
+        let is_long =
+            length > FRAME_BODY_BYTES_MAX || FRAME_HEADER_BYTES + length > self.frame_bytes_max;
+        if is_long && !cfg!(mutant = "oversize_frame_read") {
             return Err(DecodeError::Limit);
         }
-        if kind & FLAGS_RESERVED != 0 {
+        if kind & FLAGS_RESERVED != 0 && !cfg!(mutant = "reserved_flags_ignored") {
             return Err(DecodeError::UnknownTag);
         }
         if rest.len() < length {

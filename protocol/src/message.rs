@@ -64,7 +64,8 @@ macro_rules! messages {
                 }
                 match frame.kind.0 {
                     $($number => from_bytes(frame.body).map(|body| Some(Self::$name(body))),)*
-                    _ if frame.skippable => Ok(None),
+                    _ if frame.skippable && !cfg!(mutant = "skippable_kind_fatal") => Ok(None),
+                    _ if cfg!(mutant = "unknown_kind_skipped") => Ok(None),
                     _ => Err(DecodeError::UnknownKind),
                 }
             }

@@ -104,11 +104,12 @@ impl Commands {
         sensor: SensorId,
         sent: Option<CommandNumber>,
     ) -> Vec<Command> {
-        let lives = |put: &CommandPut| put.expires_ms > now_ms;
-        let is_new = |put: &CommandPut| Some(put.number) > sent;
+        let lives = |put: &CommandPut| put.expires_ms > now_ms || cfg!(mutant = "expired_sent");
+        let is_new =
+            |put: &CommandPut| Some(put.number) > sent || cfg!(mutant = "command_sent_again");
         let command = |put: CommandPut| Command {
             number: put.number,
-            expires_after_ms: put.expires_ms - now_ms,
+            expires_after_ms: put.expires_ms.saturating_sub(now_ms),
             action: put.action,
         };
         let in_flight = self.pending(sensor).into_iter().filter(lives).take(IN_FLIGHT_MAX);

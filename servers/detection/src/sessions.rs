@@ -379,7 +379,9 @@ impl Link<'_> {
         let mut bytes = Vec::new();
         {
             let mut receiver = self.member.receiver();
-            if receiver.epoch() != self.session.epoch() {
+            let late = cfg!(mutant = "old_epoch_accepted") && self.storing.is_empty();
+            let is_older = receiver.epoch() != self.session.epoch();
+            if is_older && !late && !cfg!(mutant = "no_fence") {
                 return Err(End::Fault(PeerFault::Fenced));
             }
             if receiver.is_store_failed() {
@@ -401,7 +403,8 @@ impl Link<'_> {
     async fn fenced(&self) -> Result<(), End> {
         loop {
             let woken = self.member.wake.listen();
-            if self.member.receiver().epoch() != self.session.epoch() {
+            let is_older = self.member.receiver().epoch() != self.session.epoch();
+            if is_older && !cfg!(mutant = "no_fence") {
                 return Err(End::Fault(PeerFault::Fenced));
             }
             woken.await;

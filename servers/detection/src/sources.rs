@@ -246,6 +246,9 @@ impl Watcher for Inside {
                     followed.log,
                     followed.seq
                 );
+                if cfg!(mutant = "undecodable_unsaid") {
+                    return;
+                }
                 ResyncReason::Undecodable
             }
             Content::Unreadable(error) => {

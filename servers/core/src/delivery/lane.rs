@@ -91,7 +91,8 @@ impl LaneReceiver {
         // Only what is durable counts: the sensor forgets what lies before the answer. What is on
         // its way may come again, and is told apart then.
         let taken = self.head.as_ref().and_then(|record| record.find(head.log));
-        let known = self.durable(head.log).or(taken);
+        let durable = self.durable(head.log);
+        let known = if cfg!(mutant = "hello_ahead_of_store") { taken } else { durable.or(taken) };
         let first = RetiredLog::begin(head.log, start);
         let at = known.unwrap_or(first);
         let verdict = verdict(head, known, this_server);
@@ -143,20 +144,25 @@ impl LaneReceiver {
         }
         match self.place(header.seq, bytes.len() as u64)? {
             Place::Next => {}
+            Place::Repeat if cfg!(mutant = "duplicate_stored") => {
+                return Ok(self.repeated(chunk, bytes));
+            }
             Place::Repeat | Place::Refused => return Ok(None),
         }
         let opens = header.flags.opens(header.part);
         let current = self.head.as_ref().ok_or(PeerFault::OutOfPlace)?.current;
-        if header.first_index != current.next_index {
+        if header.first_index != current.next_index && !cfg!(mutant = "index_unchecked") {
             return Err(PeerFault::IndexBroken);
         }
-        if current.must_open && !opens {
+        if current.must_open && !opens && !cfg!(mutant = "opening_unchecked") {
             return Err(PeerFault::MustOpen);
         }
         // Last of all: what is admitted is taken.
         if let Err(retry_after_ms) = self.room_for(bytes.len(), admit) {
             self.refuse(NackReason::Throttled, retry_after_ms);
-            return Ok(None);
+            if !cfg!(mutant = "throttled_stored") {
+                return Ok(None);
+            }
         }
         let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
             return Err(PeerFault::OutOfPlace);
@@ -166,9 +172,10 @@ impl LaneReceiver {
             record.current.segment_seq = header.seq;
         }
         record.current.must_open = false;
-        record.current.next_seq += 1;
+        record.current.next_seq = header.seq + 1;
         record.current.next_index = chunk.next_index();
-        record.current.chain = record.current.chain.next(bytes);
+        let chained = if cfg!(mutant = "chain_over_body") { chunk.body } else { bytes };
+        record.current.chain = record.current.chain.next(chained);
         session.bytes += bytes.len() as u64;
         session.refusing = false;
         let kind = EntryKind::Chunk { first_index: header.first_index, count: header.count, opens };
@@ -185,30 +192,34 @@ impl LaneReceiver {
             return Err(PeerFault::OutOfPlace);
         };
         let next = record.current.next_seq;
-        if jump.from_seq > jump.to_seq || jump.from_seq == 0 || jump.to_seq > SEQ_MAX {
+        let is_backward = jump.from_seq > jump.to_seq && !cfg!(mutant = "jump_backward");
+        if is_backward || jump.from_seq == 0 || jump.to_seq > SEQ_MAX {
             return Err(PeerFault::Malformed);
         }
         if jump.to_seq < next.saturating_sub(1) {
             return Ok(None);
         }
         if jump.to_seq + 1 == next {
-            self.ack_due = true;
+            self.ack_due = !cfg!(mutant = "jump_repeat_silent");
             return Ok(None);
         }
-        if jump.from_seq > next {
+        if jump.from_seq > next && !cfg!(mutant = "jump_out_of_range") {
             self.refuse(NackReason::OutOfOrder, 0);
             return Ok(None);
         }
         let next_index = jump.to_index.map(|index| index.saturating_add(1));
-        if next_index.is_some_and(|index| index < record.current.next_index) {
+        let is_behind = next_index.is_some_and(|index| index < record.current.next_index);
+        if is_behind && !cfg!(mutant = "jump_index_unchecked") {
             return Err(PeerFault::IndexBroken);
         }
         let before = record.current;
         let first_index = before.next_index;
         record.current.next_seq = jump.to_seq + 1;
         record.current.next_index = next_index.unwrap_or(first_index);
-        record.current.chain = jump.chain_at_to;
-        record.current.must_open = true;
+        if !cfg!(mutant = "jump_keeps_chain") {
+            record.current.chain = jump.chain_at_to;
+        }
+        record.current.must_open = !cfg!(mutant = "jump_then_anything");
         session.refusing = false;
         let kind = EntryKind::Jump {
             from_seq: jump.from_seq,
@@ -219,8 +230,24 @@ impl LaneReceiver {
         Ok(self.entry(Pending { seq: jump.to_seq, bytes: 0, before }, kind, bytes))
     }
 
+    /// The mutant that stores a repeat as if it were new.
+    fn repeated(&mut self, chunk: &Chunk<'_>, bytes: &[u8]) -> Option<Entry> {
+        let before = self.head.as_ref()?.current;
+        let Chunk { header, .. } = chunk;
+        let kind = EntryKind::Chunk {
+            first_index: header.first_index,
+            count: header.count,
+            opens: header.flags.opens(header.part),
+        };
+        self.entry(Pending { seq: header.seq, bytes: 0, before }, kind, bytes)
+    }
+
     fn entry(&mut self, pending: Pending, kind: EntryKind, bytes: &[u8]) -> Option<Entry> {
-        let head = self.head.clone()?;
+        let mut head = self.head.clone()?;
+        if cfg!(mutant = "watermark_ahead") {
+            head.current.next_seq += 1;
+        }
+        self.ack_due |= cfg!(mutant = "ack_before_flush");
         let (log, seq) = (head.current.log, pending.seq);
         self.pending.push_back(pending);
         Some(Entry { lane: self.lane, log, seq, kind, bytes: bytes.to_vec(), head })
@@ -233,16 +260,19 @@ impl LaneReceiver {
         if seq < next {
             // It was sent on this session's credit all the same.
             session.bytes += bytes;
-            self.ack_due = true;
+            self.ack_due = !cfg!(mutant = "repeat_silent");
             return Ok(Place::Repeat);
         }
-        if seq > next {
+        if seq > next && !cfg!(mutant = "gap_accepted") {
             self.refuse(NackReason::OutOfOrder, 0);
             return Ok(Place::Refused);
         }
         // The chunk that was asked for came: what is refused from here on is a new episode.
         session.refusing = false;
-        if seq > session.credit.limit_seq || session.bytes + bytes > session.credit.limit_bytes {
+        let beyond = u64::from(cfg!(mutant = "credit_off_by_one"));
+        if seq > session.credit.limit_seq + beyond
+            || session.bytes + bytes > session.credit.limit_bytes
+        {
             self.refuse(NackReason::BeyondCredit, 0);
             return Ok(Place::Refused);
         }
@@ -265,11 +295,13 @@ impl LaneReceiver {
     /// Makes one Nack due per episode.
     fn refuse(&mut self, reason: NackReason, retry_after_ms: u32) {
         let (Some(record), Some(session)) = (&self.head, &mut self.session) else { return };
-        if session.refusing {
+        if session.refusing && !cfg!(mutant = "nack_storm") {
             return;
         }
+        if !session.refusing || !cfg!(mutant = "nack_storm") {
+            session.episode = session.episode.wrapping_add(1);
+        }
         session.refusing = true;
-        session.episode = session.episode.wrapping_add(1);
         self.nack_due = Some(Nack {
             lane: self.lane,
             next_seq: record.current.next_seq,
@@ -298,10 +330,16 @@ impl LaneReceiver {
     /// The table here is not the sensor's: ask for a keyframe, at most once a minute.
     pub(super) fn handle_divergent(&mut self, now_ms: u64, at_seq: u64, reason: ResyncReason) {
         let recent = self.resync_at_ms.is_some_and(|at| now_ms < at + RESYNC_PAUSE_MS);
-        if !recent && self.session.is_some() {
+        let may = !recent || cfg!(mutant = "resync_loop");
+        if may && self.session.is_some() {
             self.resync_at_ms = Some(now_ms);
             self.resync_due = Some(Resync { lane: self.lane, at_seq, reason });
         }
+    }
+
+    /// Whether something is on its way to the disk.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub(super) fn poll_nack(&mut self) -> Option<Nack> {
@@ -318,7 +356,8 @@ impl LaneReceiver {
             return None;
         }
         let current = self.head.as_ref()?.current;
-        let stored_seq = self.durable(current.log).unwrap_or(current).next_seq - 1;
+        let durable = self.durable(current.log).filter(|_| !cfg!(mutant = "ack_before_flush"));
+        let stored_seq = durable.unwrap_or(current).next_seq - 1;
         let bytes = self.session.as_ref()?.bytes;
         let pending: u64 = self.pending.iter().map(|pending| pending.bytes).sum();
         let window = self.credit(stored_seq, bytes.saturating_sub(pending));
@@ -327,8 +366,12 @@ impl LaneReceiver {
             session.credit.limit_seq = session.credit.limit_seq.max(window.limit_seq);
             session.credit.limit_bytes = session.credit.limit_bytes.max(window.limit_bytes);
         }
+        if cfg!(mutant = "credit_shrinks") && stored_seq % 7 == 0 {
+            session.credit.limit_seq = stored_seq + 1;
+        }
         self.ack_due = false;
-        Some(Ack { lane: self.lane, stored_seq, safe_seq: stored_seq, credit: session.credit })
+        let safe_seq = stored_seq + u64::from(cfg!(mutant = "safe_ahead_of_stored"));
+        Some(Ack { lane: self.lane, stored_seq, safe_seq, credit: session.credit })
     }
 
     /// Credit that is not used, in bytes; of chunks, each counts as the least that one costs.
@@ -382,10 +425,11 @@ fn verdict(head: &LogHead<'_>, known: Option<RetiredLog>, this_server: ServerId)
         };
     };
     let stored = known.next_seq - 1;
-    if known.next_seq > head.next_seq {
+    if known.next_seq > head.next_seq && !cfg!(mutant = "rollback_unnoticed") {
         return LogVerdict::SensorBehind;
     }
-    if head.acked_seq == stored && stored > 0 && head.acked_chain != known.chain {
+    let differs = head.acked_chain != known.chain && !cfg!(mutant = "fork_unnoticed");
+    if head.acked_seq == stored && stored > 0 && differs {
         return LogVerdict::Forked;
     }
     if head.acked_seq > stored && acked_here(head, known.next_seq, this_server) {
@@ -399,7 +443,8 @@ fn acked_here(head: &LogHead<'_>, from_seq: u64, this_server: ServerId) -> bool 
     let mut seq = from_seq;
     for range in &head.elsewhere {
         let Ok(range) = range else { break };
-        if range.server != this_server && (range.from_seq..=range.to_seq).contains(&seq) {
+        let is_other = range.server != this_server || cfg!(mutant = "own_runs_count");
+        if is_other && (range.from_seq..=range.to_seq).contains(&seq) {
             seq = range.to_seq.saturating_add(1);
         }
     }

@@ -223,11 +223,12 @@ impl Receiver {
         self.fence(epoch)?;
         let mut grants = heapless::Vec::new();
         for head in &hello.logs {
-            if grants.iter().any(|grant: &LogGrant| grant.lane == head.lane)
+            let is_second = grants.iter().any(|grant: &LogGrant| grant.lane == head.lane);
+            if is_second && !cfg!(mutant = "lane_twice_accepted")
                 || head.first_seq == 0
                 || head.next_seq == 0
                 || head.first_seq > head.next_seq
-                || head.acked_seq >= head.next_seq
+                || (head.acked_seq >= head.next_seq && !cfg!(mutant = "head_unchecked"))
                 || head.elsewhere.iter().any(|range| range.is_err())
             {
                 return Err(PeerFault::Malformed);
@@ -295,7 +296,8 @@ impl Receiver {
     ) -> Result<(), PeerFault> {
         self.fence(epoch)?;
         let head = self.lanes[lane.index()].head.as_ref().ok_or(PeerFault::OutOfPlace)?;
-        if head.current.next_seq == seq.saturating_add(1) && head.current.chain != chain {
+        let is_other = head.current.chain != chain && !cfg!(mutant = "chain_unchecked");
+        if head.current.next_seq == seq.saturating_add(1) && is_other {
             return Err(PeerFault::ChainBroken);
         }
         Ok(())
@@ -376,7 +378,11 @@ impl Receiver {
             return None;
         }
         let hold = self.hold_credit;
+        let is_bulk_busy = self.lanes[Lane::Bulk.index()].is_busy();
         Lane::BY_URGENCY.into_iter().find_map(|lane| {
+            if cfg!(mutant = "urgent_starved") && lane == Lane::Urgent && is_bulk_busy {
+                return None;
+            }
             let lane = &mut self.lanes[lane.index()];
             lane.poll_nack()
                 .map(Offer::Nack)
@@ -386,6 +392,8 @@ impl Receiver {
     }
 
     fn fence(&self, epoch: u64) -> Result<(), PeerFault> {
-        if epoch == self.epoch { Ok(()) } else { Err(PeerFault::Fenced) }
+        let is_current =
+            epoch == self.epoch || cfg!(any(mutant = "no_fence", mutant = "old_epoch_accepted"));
+        if is_current { Ok(()) } else { Err(PeerFault::Fenced) }
     }
 }

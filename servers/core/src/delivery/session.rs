@@ -277,7 +277,7 @@ impl Session {
         })?;
         let Some(message) = message else { return Ok(None) };
         let is_early = !matches!(message, Message::Hello(_) | Message::Ping(_) | Message::Pong(_));
-        if !self.greeted && is_early {
+        if !self.greeted && is_early && !cfg!(mutant = "hello_not_first") {
             return Err(PeerFault::OutOfPlace);
         }
         let entry = match message {
@@ -291,7 +291,8 @@ impl Session {
                 None
             }
             Message::Ping(ping) => {
-                self.send(&Message::Pong(Pong { nonce: ping.nonce }));
+                let nonce = if cfg!(mutant = "pong_without_nonce") { 0 } else { ping.nonce };
+                self.send(&Message::Pong(Pong { nonce }));
                 None
             }
             Message::Pong(_) => None,
@@ -320,12 +321,13 @@ impl Session {
         hello: &Hello<'_>,
         receiver: &mut Receiver,
     ) -> Result<SessionEvent, PeerFault> {
-        if !(hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION) {
+        let speaks = (hello.version_min..=hello.version_max).contains(&PROTOCOL_VERSION);
+        if !speaks && !cfg!(mutant = "version_unchecked") {
             return Err(PeerFault::Version);
         }
         let texts = [hello.agent, hello.name, hello.os];
         let is_short = (hello.receive_bytes_max as usize) < RECEIVE_BYTES_MIN;
-        if is_short || !texts.into_iter().all(is_text) {
+        if is_short || !(texts.into_iter().all(is_text) || cfg!(mutant = "text_unchecked")) {
             return Err(PeerFault::Malformed);
         }
         self.receive_bytes_max = (hello.receive_bytes_max as usize).min(FRAME_BYTES_MAX);
@@ -339,7 +341,7 @@ impl Session {
             capabilities: heapless::Vec::new(),
             server: offerings.server,
             name: &offerings.name,
-            session_epoch: self.epoch,
+            session_epoch: if cfg!(mutant = "epoch_constant") { 1 } else { self.epoch },
             server_ms: wall_ms,
             receive_bytes_max: offerings.receive_bytes_max,
             rows_max: offerings.rows_max,
@@ -365,7 +367,7 @@ impl Session {
         if self.drip_ms().is_some_and(|at| now_ms >= at) {
             return Err(PeerFault::Dripping);
         }
-        if now_ms >= self.idle_ms() {
+        if now_ms >= self.idle_ms() && !cfg!(mutant = "idle_kept") {
             return Err(PeerFault::Idle);
         }
         if self.pinged_ms.is_none() && now_ms >= self.heard_ms + self.patience.ping_ms {

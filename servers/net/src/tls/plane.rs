@@ -92,6 +92,8 @@ impl ServerPlanes {
                 .filter_map(Plane::of_alpn)
                 .find_map(|plane| self.config_of(plane).map(|config| (plane, config))),
         };
+        let any = self.configs.first().filter(|_| cfg!(mutant = "any_plane_accepted"));
+        let wanted = wanted.or_else(|| any.map(|(plane, config)| (*plane, Arc::clone(config))));
         match (wanted, self.configs.first()) {
             (Some((plane, config)), _) => Choice::Served(plane, config),
             (None, Some((_, config))) => Choice::NotServed(Some(Arc::clone(config))),
@@ -147,8 +149,12 @@ fn config(
         // No tickets and no session store: 4 KiB less for each idle connection, and a revoked peer
         // cannot come back by resumption.
         Plane::Enrol | Plane::Sensor | Plane::Peer => {
-            config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
+            if cfg!(mutant = "sessions_resumed") {
+                config.session_storage = ServerSessionMemoryCache::new(256);
+            } else {
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            }
         }
     }
     Ok(config)

@@ -5,3 +5,4 @@
 //! `lapwing config example detection` explains.
 
 pub mod deployment;
+pub mod mutants;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 nothing failed, 1 a case failed or the run could not begin, 2 bad usage.
 
+mod mutants;
 mod prepare;
 mod server;
 
@@ -25,6 +26,7 @@ struct Arguments {
 enum Command {
     Server(Box<server::Server>),
     Prepare(prepare::Prepare),
+    Mutants(mutants::Mutants),
 }
 
 /// Runs the command line and gives the exit code.
@@ -46,6 +48,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     let done = match command {
         Command::Server(server) => server.run(),
         Command::Prepare(prepare) => prepare.run(),
+        Command::Mutants(mutants) => mutants.run(),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use crate::cases::server::process::{ByCommand, Process, Started};
 use crate::cases::{self, Case, Run};
 use crate::crypto::identity::Credentials;
 use crate::crypto::tls;
-use crate::report::Report;
+use crate::report::{CaseReport, Report};
 use crate::run::{self, Outcome};
 
 /// Plays sensors against a Detection (and Registration) server.
@@ -73,6 +73,20 @@ pub(super) struct Server {
     list: bool,
 }
 
+/// A server, and what is lent for looking at it, as the command line names them.
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) ca: PathBuf,
+    pub(super) token: String,
+    pub(super) enrolment: Option<SocketAddr>,
+    pub(super) registration: Option<SocketAddr>,
+    pub(super) console: Option<SocketAddr>,
+    pub(super) identities: Option<PathBuf>,
+    pub(super) capacity: Option<usize>,
+    pub(super) server_cmd: Option<String>,
+    pub(super) restart_cmd: Option<String>,
+}
+
 impl Server {
     pub(super) fn run(self) -> Result<bool, String> {
         let cases = super::choose(cases::of_role("server"), self.only.as_deref(), self.quick);
@@ -83,48 +97,89 @@ impl Server {
         if cases.is_empty() {
             return Err("no case fits --only; --list names them".into());
         }
-        let target = self.target()?;
-        let (begun, started_ms) = (Instant::now(), now_ms());
-        let done = run::run(&cases, self.jobs, |case| one(case, &target), super::tell);
-        let report = Report {
-            role: "server".into(),
-            target: target.address.to_string(),
-            seed: target.seed,
-            started_ms,
-            took: begun.elapsed(),
-            cases: done,
-        };
+        let report = hold(self.place()?, &cases, self.jobs, self.seed, super::tell)?;
         super::finish(&report, self.report.as_deref(), self.html.as_deref())
     }
 
-    fn target(&self) -> Result<Target, String> {
-        let address = resolve("--addr", self.addr.as_deref().ok_or("--addr is missing")?)?;
-        let ca = self.ca.as_deref().ok_or("--ca is missing: the file of the server's authority")?;
-        let token = self.token.clone().ok_or("--token is missing: the enrolment token")?;
-        let authority = certificate(ca)?;
-        let roots = tls::roots(&authority).map_err(|error| format!("{}: {error}", ca.display()))?;
+    fn place(&self) -> Result<Place, String> {
         let optional = |name, value: &Option<String>| {
             value.as_deref().map(|value| resolve(name, value)).transpose()
         };
-        let process: Option<Box<dyn Process>> = match (&self.server_cmd, &self.restart_cmd) {
-            (Some(command), _) => Some(Box::new(Started::start(command, address)?)),
-            (None, Some(command)) => {
-                Some(Box::new(ByCommand { command: command.clone(), address }))
-            }
+        let address = optional("--addr", &self.addr)?.ok_or("--addr is missing")?;
+        let ca = self.ca.clone().ok_or("--ca is missing: the file of the server's authority")?;
+        let token = self.token.clone().ok_or("--token is missing: the enrolment token")?;
+        Ok(Place {
+            enrolment: optional("--enrol-addr", &self.enrol_addr)?,
+            registration: optional("--registration", &self.registration)?,
+            console: optional("--console", &self.console)?,
+            identities: self.identities.clone(),
+            capacity: self.capacity,
+            server_cmd: self.server_cmd.clone(),
+            restart_cmd: self.restart_cmd.clone(),
+            ..Place::of(address, ca, token)
+        })
+    }
+}
+
+/// Holds `cases` against the server; `tell` hears of each as it ends.
+pub(super) fn hold(
+    place: Place,
+    cases: &[Case],
+    jobs: usize,
+    seed: Option<u64>,
+    tell: impl Fn(&CaseReport) + Sync,
+) -> Result<Report, String> {
+    let target = place.target(seed)?;
+    let (begun, started_ms) = (Instant::now(), now_ms());
+    let done = run::run(cases, jobs, |case| one(case, &target), tell);
+    Ok(Report {
+        role: "server".into(),
+        target: target.address.to_string(),
+        seed: target.seed,
+        started_ms,
+        took: begun.elapsed(),
+        cases: done,
+    })
+}
+
+impl Place {
+    /// A server about which nothing more is known.
+    pub(super) fn of(address: SocketAddr, ca: PathBuf, token: String) -> Self {
+        Self {
+            address,
+            ca,
+            token,
+            enrolment: None,
+            registration: None,
+            console: None,
+            identities: None,
+            capacity: None,
+            server_cmd: None,
+            restart_cmd: None,
+        }
+    }
+
+    fn target(self, seed: Option<u64>) -> Result<Target, String> {
+        let Self { address, ca, .. } = self;
+        let authority = certificate(&ca)?;
+        let roots = tls::roots(&authority).map_err(|error| format!("{}: {error}", ca.display()))?;
+        let process: Option<Box<dyn Process>> = match (self.server_cmd, self.restart_cmd) {
+            (Some(command), _) => Some(Box::new(Started::start(&command, address)?)),
+            (None, Some(command)) => Some(Box::new(ByCommand { command, address })),
             (None, None) => None,
         };
         Ok(Target {
             address,
-            enrolment: optional("--enrol-addr", &self.enrol_addr)?.unwrap_or(address),
-            registration: optional("--registration", &self.registration)?,
-            console: optional("--console", &self.console)?,
+            enrolment: self.enrolment.unwrap_or(address),
+            registration: self.registration,
+            console: self.console,
             roots,
             authority,
-            token,
+            token: self.token,
             identities: self.identities.as_deref().map_or(Ok(Vec::new()), identities)?,
             capacity: self.capacity,
             process,
-            seed: self.seed.unwrap_or_else(now_ms),
+            seed: seed.unwrap_or_else(now_ms),
         })
     }
 }

@@ -130,6 +130,25 @@ mod tests {
     }
 
     #[test]
+    fn every_requirement_of_a_server_has_a_case() {
+        every_requirement_has_a_case("server");
+    }
+
+    fn every_requirement_has_a_case(role: &str) {
+        let mut wrong = Vec::new();
+        for Coverage { statement, cases, not_observable } in coverage(role) {
+            match (cases.is_empty(), not_observable) {
+                (true, None) => wrong.push(format!("{} has no case", statement.id)),
+                (false, Some(_)) => {
+                    wrong.push(format!("{} has a case and is in UNSEEN", statement.id));
+                }
+                (false, None) | (true, Some(_)) => {}
+            }
+        }
+        assert!(wrong.is_empty(), "of a {role}: {}", wrong.join("; "));
+    }
+
+    #[test]
     fn every_case_names_requirements_that_exist_and_bind_its_role() {
         for role in ["server", "sensor"] {
             let mut names = BTreeSet::new();

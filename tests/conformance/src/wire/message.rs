@@ -277,3 +277,39 @@ frames! {
     1 Hello, 2 HelloAck, 3 Chunk, 4 Ack, 5 Nack, 6 Jump, 7 Resync, 8 ChainMark, 9 Ping, 10 Pong,
     11 Draining, 12 Refused, 13 Command, 14 Call, 15 Reply, 16 Auth,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = include_str!("../../../../docs/protocol.md");
+
+    /// Frames of the page's session: each reads as a message and comes out as it went in.
+    #[test]
+    fn the_frames_of_the_page_read_back() {
+        let mut kinds = Vec::new();
+        for example in PAGE.split("<!-- bytes: ").skip(1) {
+            let (name, rest) = example.split_once(" -->").unwrap();
+            let block = rest.split("```").nth(1).unwrap().strip_prefix("text\n").unwrap();
+            let lines = block.lines().map(|line| line.split(';').next().unwrap());
+            let digits: String = lines.flat_map(str::split_whitespace).collect();
+            let bytes: Vec<u8> = (0..digits.len() / 2)
+                .map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+                .collect();
+            // A chunk stands there without its frame's head.
+            let frame = match Chunk::from_bytes(&bytes) {
+                Ok(chunk) => Message::from(chunk).frame(),
+                Err(_) => {
+                    let mut cutter = crate::wire::frame::Cutter::default();
+                    cutter.feed(&bytes);
+                    cutter.next_frame().unwrap()
+                }
+            };
+            let message = Message::decode(&frame).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let message = message.unwrap();
+            assert_eq!(message.frame(), frame, "{name}");
+            kinds.push(message.kind());
+        }
+        assert_eq!(kinds, [1, 2, 3, 3, 4, 5, 6, 8, 11]);
+    }
+}

@@ -14,6 +14,14 @@ pub const ASSIGN: u16 = 2;
 pub const REPORT: u16 = 3;
 /// `events`.
 pub const EVENTS: u16 = 35;
+/// `sensors`.
+pub const SENSORS: u16 = 32;
+/// `elements`.
+pub const ELEMENTS: u16 = 33;
+/// `evidence`.
+pub const EVIDENCE: u16 = 34;
+/// `heartbeat`.
+pub const HEARTBEAT: u16 = 16;
 /// `command`.
 pub const COMMAND: u16 = 36;
 /// `status`.
@@ -70,4 +78,18 @@ message! {
 message! {
     /// Queue this command for a sensor.
     CommandPut { sensor: Id, number: CommandNumber, expires_ms: u64, action: Action }
+}
+
+message! {
+    /// A question in the query language.
+    ElementQuery { expression: String, limit: u32, timeout_ms: u32 }
+}
+
+message! {
+    /// Detection to Registration, every two seconds.
+    Heartbeat {
+        server: Id, name: String, sensor_address: String, console_address: String,
+        malware_address: String, capacity: u32, sensors: u32, load_permille: u16, draining: bool,
+        version: String, incarnation: Id,
+    }
 }

@@ -95,10 +95,10 @@ pub(super) const CASES: &[Case] = &[
         chunk_bounds,
     ),
     case(
-        "flags_without_meaning_are_stored",
+        "flags_without_meaning_are_refused",
         &["LOG-021"],
-        "A chunk that sets a flag above 8 is stored and acknowledged.",
-        flags_without_meaning_are_stored,
+        "A chunk that sets a flag above 8 is malformed.",
+        flags_without_meaning_are_refused,
     ),
     case(
         "a_call_waits_for_no_lane",
@@ -477,13 +477,14 @@ fn chunk_bounds(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
-fn flags_without_meaning_are_stored(cx: &mut Context<'_>) -> Checked {
-    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+fn flags_without_meaning_are_refused(cx: &mut Context<'_>) -> Checked {
     for flags in [0x10, 0x80, 0xf0] {
-        let chunk = Chunk { flags: SELF_CONTAINED | flags, ..log.fact_of(0) };
-        store(&mut link, &[log.push(&chunk)])?;
+        let (_sensor, log, mut link, _) = cx.bulk()?;
+        link.send(Chunk { flags: SELF_CONTAINED | flags, ..log.fact_of(0) });
+        let what = format!("LOG-021: flags {flags:#x}");
+        refused(cx, &mut link, code::MALFORMED, &what)?;
     }
-    quiet(&mut link, "LOG-021: a flag above 8", |message| matches!(message, Message::Ack(_)))
+    Ok(())
 }
 
 fn a_call_waits_for_no_lane(cx: &mut Context<'_>) -> Checked {

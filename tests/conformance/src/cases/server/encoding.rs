@@ -48,7 +48,7 @@ pub(super) const CASES: &[Case] = &[
     case(
         "the_preamble_comes_first",
         &["ENC-004"],
-        "A chunk that opens without one, or with one behind an event, does not decode.",
+        "A chunk that opens without one, or one that has it elsewhere, does not decode.",
         the_preamble_comes_first,
     ),
     case(
@@ -285,6 +285,21 @@ fn the_preamble_comes_first(cx: &mut Context<'_>) -> Checked {
         ops.preamble(BOOT, WALL_MS, 0);
         let chunk = log.next(SELF_CONTAINED, 1, ops.body());
         vec![log.push(&chunk)]
+    })?;
+    does_not_decode(cx, "ENC-004: a second preamble", |log| {
+        let mut ops = log.opened();
+        event(&mut ops, log);
+        ops.preamble(BOOT, WALL_MS, 16);
+        let chunk = log.next(SELF_CONTAINED, 1, ops.body());
+        vec![log.push(&chunk)]
+    })?;
+    does_not_decode(cx, "ENC-004: a preamble in a chunk that does not open", |log| {
+        let first = log.keyframe();
+        let mut ops = delta(log);
+        ops.preamble(BOOT, WALL_MS, 0);
+        event(&mut ops, log);
+        let chunk = log.next(0, 1, ops.body());
+        vec![first, log.push(&chunk)]
     })
 }
 

@@ -43,8 +43,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "an_unknown_kind_is_refused",
-        &["FRM-002"],
-        "A frame of an unknown kind without the flag is refused.",
+        &["FRM-002", "FRM-009"],
+        "A frame of an unknown kind without the flag is refused, and Refused is the last frame.",
         an_unknown_kind_is_refused,
     ),
     case(

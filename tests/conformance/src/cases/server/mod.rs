@@ -6,12 +6,17 @@
 pub mod context;
 pub mod process;
 
+mod commands;
+mod console;
+mod crash;
 mod delivery;
 mod encoding;
 mod framing;
 mod hello;
 mod holes;
+mod model;
 mod planes;
+mod registration;
 mod rows;
 mod steps;
 
@@ -29,6 +34,11 @@ pub fn cases() -> Vec<Case> {
         delivery::CASES,
         holes::CASES,
         encoding::CASES,
+        model::CASES,
+        console::CASES,
+        commands::CASES,
+        registration::CASES,
+        crash::CASES,
     ]
     .concat()
 }

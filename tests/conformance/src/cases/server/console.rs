@@ -1,0 +1,289 @@
+//! What was stored, looked at from the console; and the console itself.
+//!
+//! These need `--console` and `--identities`; a sensor alone cannot see what a server keeps.
+
+use std::collections::BTreeMap;
+
+use super::case;
+use super::context::Context;
+use super::steps::{store, undecodable};
+use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::crypto::chain::{self, Speaker};
+use crate::crypto::tls;
+use crate::play::link::{Link, PATIENCE};
+use crate::play::log::{BOOT, base};
+use crate::play::sensor::{acked, call};
+use crate::play::wait;
+use crate::wire::chunk::SELF_CONTAINED;
+use crate::wire::code;
+use crate::wire::decode::{canonical, natural_key};
+use crate::wire::message::{Call, DropReason, Id, JumpCause, Lane, Message};
+use crate::wire::method::{
+    ASSIGN, COMMAND, ELEMENTS, EVENTS, EVIDENCE, ElementQuery, EventPage, EventView, FeedRequest,
+    SENSORS, STATUS,
+};
+use crate::wire::model::{DNS, SERVICE, kinds};
+use crate::wire::op::Value;
+use crate::wire::primitive::Wire as _;
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    case(
+        "every_fact_is_stored_once",
+        &["DLV-002", "DLV-003", "CON-003", "DLV-019"],
+        "The feed of events holds each fact once, however often its chunk came.",
+        every_fact_is_stored_once,
+    ),
+    case(
+        "holes_and_undecoded_chunks_have_an_item",
+        &["CON-003", "DLV-010", "DLV-019", "JMP-008"],
+        "A Jump, a Dropped op and a chunk that does not decode are each told in the feed.",
+        holes_and_undecoded_chunks_have_an_item,
+    ),
+    case(
+        "ids_rest_on_what_was_observed",
+        &["CHN-006", "CHN-007", "CHN-008", "CHN-009", "MOD-002"],
+        "The ids of elements and events are those of the page, and do not move with log or chunk.",
+        ids_rest_on_what_was_observed,
+    ),
+    case(
+        "a_feed_is_read_by_cursor",
+        &["CAL-010", "CAL-012", "LIM-053"],
+        "A page has at most what was asked for; another incarnation begins at 0.",
+        a_feed_is_read_by_cursor,
+    ),
+    case(
+        "a_feed_waits_for_news",
+        &["CAL-011", "LIM-054"],
+        "At its end a feed waits no longer than it was told, and answers.",
+        a_feed_waits_for_news,
+    ),
+    case(
+        "who_may_call_what",
+        &["CON-001", "CAL-004", "FRM-013", "CAL-002"],
+        "A sensor gets no connection, a method of others is forbidden, an unknown one unsupported.",
+        who_may_call_what,
+    ),
+    case(
+        "calls_are_bounded",
+        &["CAL-003", "LIM-051", "CAL-001", "CAL-005"],
+        "Of sixty-five calls that wait, one is busy; what a closed connection asked is over.",
+        calls_are_bounded,
+    ),
+    case(
+        "an_expression_is_bounded",
+        &["CON-002", "LIM-044"],
+        "An expression of 4,096 bytes is looked at; a longer one is a bad argument.",
+        an_expression_is_bounded,
+    ),
+];
+
+/// Asks for a page of the events.
+fn page(link: &mut Link, request: &FeedRequest) -> Result<EventPage, Stop> {
+    let (code, body) = call(link, 1, EVENTS, &request.to_bytes())?;
+    equal!(code::name(code), "ok", "`events`: {}", String::from_utf8_lossy(&body));
+    let page = EventPage::from_bytes(&body).map_err(|error| format!("EventPage: {error}"))?;
+    Ok(page)
+}
+
+/// Every item of one sensor in the feed, in its order.
+pub(super) fn events(link: &mut Link, sensor: &Id) -> Result<Vec<EventView>, Stop> {
+    let mut request = FeedRequest { incarnation: None, cursor: 0, limit: 1_024, wait_ms: 0 };
+    let mut found = Vec::new();
+    loop {
+        let page = page(link, &request)?;
+        found.extend(page.items.0.into_iter().filter(|event| event.sensor == *sensor));
+        if page.at_end {
+            return Ok(found);
+        }
+        ensure!(page.next_cursor > request.cursor, "CAL-010: a page that does not go on");
+        request.incarnation = Some(page.incarnation);
+        request.cursor = page.next_cursor;
+    }
+}
+
+fn every_fact_is_stored_once(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let chunks: Vec<_> = (0..5).map(|_| log.fact()).collect();
+    store(&mut link, &chunks[..3])?;
+    for chunk in &chunks[..3] {
+        link.send(chunk.clone());
+    }
+    link.send(chunks[4].clone()); // out of order: a Nack
+    store(&mut link, &chunks[3..])?;
+    link.cut();
+    let (mut link, _) = cx.session(&sensor, &[&log])?;
+    link.send(chunks[4].clone());
+    acked(&mut link, Lane::Bulk, 5)?;
+    let found = events(&mut console, &sensor.id)?;
+    let seen: Vec<_> =
+        found.iter().map(|event| (event.seq, event.index, event.source_seq)).collect();
+    let expected: Vec<_> = (1..=5).map(|seq| (seq, seq, Some(seq))).collect();
+    equal!(seen, expected, "DLV-003: seq, index and source_seq of what is stored");
+    let is_ours = found.iter().all(|event| event.log == log.log && event.kind == "dns");
+    ensure!(is_ours, "CON-003: log or kind is wrong: {found:?}");
+    Ok(())
+}
+
+fn holes_and_undecoded_chunks_have_an_item(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let mut ops = log.opened();
+    ops.dropped(4, DropReason::TooLarge);
+    let dropped = log.next(SELF_CONTAINED, 4, ops.body());
+    let dropped = log.push(&dropped);
+    let broken = undecodable(&mut log);
+    store(&mut link, &[dropped, broken])?;
+    let jump = log.jump(3, 6, JumpCause::Dropped(DropReason::SpoolFull));
+    link.send(jump);
+    acked(&mut link, Lane::Bulk, 5)?;
+    store(&mut link, &[log.fact()])?;
+    let found = events(&mut console, &sensor.id)?;
+    let ops: Vec<&str> = found.iter().map(|event| event.op.as_str()).collect();
+    equal!(ops, ["dropped", "undecoded", "jump", "event"], "CON-003: what is told");
+    equal!(found[3].index, 12, "JMP-001: the index behind the hole");
+    Ok(())
+}
+
+fn ids_rest_on_what_was_observed(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let chunks = [log.keyframe(), log.put(4, "ssh", "active"), log.put(9, "cron", "failed")];
+    store(&mut link, &chunks)?;
+    let event_seq = log.next_seq();
+    store(&mut link, &[log.delta()])?;
+    let found = events(&mut console, &sensor.id)?;
+    let machine = Speaker { deployment: sensor.deployment, sensor: sensor.id, boot: [0; 16] };
+    for (seq, name) in [(2, "ssh"), (3, "cron")] {
+        let fields = BTreeMap::from([(3, Value::text(name))]);
+        let key = kinds().get(&SERVICE).map(|kind| natural_key(kind, &fields)).unwrap_or_default();
+        let expected = chain::element(&machine, SERVICE, &key);
+        let is_it = |event: &&EventView| event.seq == seq && event.index > 0;
+        let event = found.iter().find(is_it).ok_or("CON-003: a Put is not told")?;
+        equal!(event.element, expected, "CHN-007: the id of the service {name}");
+    }
+    let text = format!("host-{event_seq}.example");
+    let row = canonical(&BTreeMap::from([(3, Value::text(&text))]));
+    let here = Speaker { boot: BOOT, ..machine };
+    let expected = chain::event(&here, DNS, base(event_seq) + 5, &row);
+    let event = found.iter().find(|event| event.op == "event").ok_or("CON-003: no event")?;
+    equal!(event.element, expected, "CHN-008: the id of the lookup");
+    // The same service in another slot, log and session is the same element.
+    let mut other = sensor.log(Lane::Bulk, cx.id());
+    let (mut link, _) = cx.session(&sensor, &[&other])?;
+    store(&mut link, &[other.keyframe(), other.put(1, "ssh", "failed")])?;
+    let again = events(&mut console, &sensor.id)?;
+    let elements = |log: Id| -> Vec<Id> {
+        let puts = again.iter().filter(|event| event.log == log && event.op != "event");
+        puts.map(|event| event.element).collect()
+    };
+    let same = elements(other.log).iter().all(|id| elements(log.log).contains(id));
+    ensure!(same, "CHN-009: the id of an element changed with log and slot");
+    Ok(())
+}
+
+fn a_feed_is_read_by_cursor(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    for _ in 0..7 {
+        link.send(log.fact());
+    }
+    acked(&mut link, Lane::Bulk, 7)?;
+    let first = FeedRequest { incarnation: None, cursor: 0, limit: 2, wait_ms: 0 };
+    let begin = page(&mut console, &first)?;
+    ensure!(begin.items.0.len() <= 2, "CAL-010: {} items of 2", begin.items.0.len());
+    let other =
+        FeedRequest { incarnation: Some(cx.id()), cursor: begin.next_cursor, limit: 2, wait_ms: 0 };
+    let again = page(&mut console, &other)?;
+    equal!(again.incarnation, begin.incarnation, "CAL-012: the incarnation of the answer");
+    let place = |page: &EventPage| {
+        page.items.0.first().map(|event| (event.sensor, event.log, event.seq, event.index))
+    };
+    equal!(place(&again), place(&begin), "CAL-012: of another incarnation from 0");
+    let next = FeedRequest {
+        incarnation: Some(begin.incarnation),
+        cursor: begin.next_cursor,
+        limit: 2,
+        wait_ms: 0,
+    };
+    let next = page(&mut console, &next)?;
+    ensure!(place(&next) != place(&begin), "CAL-010: the cursor does not go on");
+    let all = FeedRequest { limit: u32::MAX, ..first };
+    let all = page(&mut console, &all)?;
+    ensure!(all.items.0.len() <= 1_024, "LIM-053: {} items in a page", all.items.0.len());
+    Ok(())
+}
+
+fn a_feed_waits_for_news(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    // `evidence`: none is raised by what the cases send beside this one.
+    let request = FeedRequest { incarnation: None, cursor: u64::MAX / 2, limit: 1, wait_ms: 300 };
+    let (code, _) = call(&mut console, 1, EVIDENCE, &request.to_bytes())?;
+    equal!(code::name(code), "ok", "CAL-011: at the end of a feed");
+    Ok(())
+}
+
+fn who_may_call_what(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let sensor = cx.sensor()?;
+    let address = cx.target.console.ok_or("--console is not given")?;
+    for credentials in [Some(&sensor.credentials), None, Some(cx.lent("nobody")?)] {
+        let config = tls::client(&cx.target.roots, &[tls::PEER], credentials)
+            .map_err(|error| error.to_string())?;
+        if let Ok(mut link) = Link::connect(address, &config) {
+            let asked = call(&mut link, 1, STATUS, &[]);
+            ensure!(asked.is_err(), "CON-001: a sensor or stranger is served: {asked:?}");
+        }
+    }
+    let (code, text) = call(&mut console, 1, COMMAND, &[])?;
+    equal!(code::name(code), "forbidden", "CON-001: `command` by ctl");
+    ensure!(!text.is_empty(), "CAL-002: no text for a person");
+    for method in [ASSIGN, 4_000, 0] {
+        let (code, _) = call(&mut console, 2, method, &[])?;
+        equal!(code::name(code), "unsupported", "CAL-004: method {method}");
+    }
+    let (code, _) = call(&mut console, 3, STATUS, &[])?;
+    equal!(code::name(code), "ok", "CAL-004: `status`");
+    let (code, body) = call(&mut console, 4, SENSORS, &[])?;
+    equal!(code::name(code), "ok", "CON-001: `sensors` by ctl");
+    let claims = crate::wire::primitive::Reader::of_message(&body).bytes().is_ok_and(|items| {
+        items.len() + 3 >= body.len() && items.len() < body.len() && body.len() > 16
+    });
+    ensure!(!claims, "FRM-013: the items come with a length before them");
+    Ok(())
+}
+
+fn calls_are_bounded(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let waits = FeedRequest { incarnation: None, cursor: u64::MAX / 2, limit: 1, wait_ms: 20_000 };
+    for number in 1..=65 {
+        console.send(Call { call: number, method: EVIDENCE, body: waits.to_bytes() });
+    }
+    let (number, code) = console.wait_for("a Reply", |message| match message {
+        Message::Reply(reply) => Some((reply.call, reply.code)),
+        _ => None,
+    })?;
+    equal!((number, code::name(code)), (65, "busy".to_owned()), "CAL-003: the 65th call");
+    console.cut();
+    let mut again = cx.console("ctl")?;
+    let (code, _) = call(&mut again, 1, STATUS, &[])?;
+    equal!(code::name(code), "ok", "CAL-005: a new connection");
+    Ok(())
+}
+
+fn an_expression_is_bounded(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let sound = "process";
+    for (length, expected) in [(4_096, "ok"), (4_097, "bad_argument")] {
+        let mut expression = sound.to_owned();
+        expression.push_str(&" ".repeat(length - sound.len()));
+        let asked = ElementQuery { expression, limit: 1, timeout_ms: 5_000 };
+        let answer =
+            wait::attempt(PATIENCE, || Some(call(&mut console, 1, ELEMENTS, &asked.to_bytes())));
+        let (code, text) = answer.ok_or("no answer")??;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        equal!(code::name(code), expected, "LIM-044: {length} bytes: {text}");
+    }
+    Ok(())
+}
