@@ -40,8 +40,8 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_row_has_its_key",
-        &["MOD-003", "MOD-002"],
-        "A Put without a key feature, and a row of an event kind, do not decode.",
+        &["MOD-003"],
+        "A Put without a key feature does not decode.",
         a_row_has_its_key,
     ),
     case(
@@ -183,9 +183,6 @@ fn definitions_are_bounded(cx: &mut Context<'_>) -> Checked {
 fn a_row_has_its_key(cx: &mut Context<'_>) -> Checked {
     does_not_decode(cx, "MOD-003: a process without its start", |log| {
         vec![alone(log, 1, |ops, time| ops.put(PROCESS, 1, time, &vec![(3, Value::U64(7))]))]
-    })?;
-    does_not_decode(cx, "MOD-002: a row of an event kind", |log| {
-        vec![alone(log, 1, |ops, time| ops.put(DNS, 1, time, &named("i.example")))]
     })
 }
 
