@@ -140,7 +140,9 @@ fn config(
         .with_cert_resolver(
             Arc::clone(&credentials.slot) as Arc<dyn rustls::server::ResolvesServerCert>
         );
-    config.alpn_protocols = plane.alpn().iter().map(|name| name.to_vec()).collect();
+    if !cfg!(mutant = "any_plane_accepted") {
+        config.alpn_protocols = plane.alpn().iter().map(|name| name.to_vec()).collect();
+    }
     config.max_early_data_size = 0;
     match plane {
         Plane::Http => {

@@ -260,11 +260,19 @@ fn calls_are_bounded(cx: &mut Context<'_>) -> Checked {
     for number in 1..=65 {
         console.send(Call { call: number, method: EVIDENCE, body: waits.to_bytes() });
     }
-    let (number, code) = console.wait_for("a Reply", |message| match message {
-        Message::Reply(reply) => Some((reply.call, reply.code)),
-        _ => None,
-    })?;
-    equal!((number, code::name(code)), (65, "busy".to_owned()), "CAL-003: the 65th call");
+    // What is told meanwhile may end a wait; the call beyond the bound waits for nothing.
+    for _ in 1..=65 {
+        let (number, code) = console.wait_for("a Reply", |message| match message {
+            Message::Reply(reply) => Some((reply.call, reply.code)),
+            _ => None,
+        })?;
+        if code != 0 {
+            let found = (number, code::name(code));
+            equal!(found, (65, "busy".to_owned()), "CAL-003: the 65th call");
+            break;
+        }
+        ensure!(number != 65, "CAL-003: sixty-five calls run at once");
+    }
     console.cut();
     let mut again = cx.console("ctl")?;
     let (code, _) = call(&mut again, 1, STATUS, &[])?;
