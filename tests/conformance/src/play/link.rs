@@ -13,8 +13,9 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection, StreamOwned,
 };
 
+use crate::wire::code;
 use crate::wire::frame::{Cutter, Frame};
-use crate::wire::message::{Message, Ping, Pong, Refused};
+use crate::wire::message::{Call, Message, Ping, Pong, Refused, Reply};
 
 /// How long an answer that must come may take, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -146,7 +147,18 @@ impl Link {
         self.send_frame(&message.into().frame());
     }
 
-    /// The next frame, set aside or new, within `limit`. Pings are answered and not given.
+    fn is_client(&self) -> bool {
+        matches!(self.tls, Tls::Client(_))
+    }
+
+    /// A server may ask a sensor at any time; a played one has nothing to tell.
+    fn decline(&mut self, call: &Call) {
+        let body = b"nothing to tell".to_vec();
+        self.send(Reply { call: call.call, more: false, code: code::UNSUPPORTED, body });
+    }
+
+    /// The next frame, set aside or new, within `limit`. Pings are answered and not given; so are
+    /// calls of a server.
     pub fn next(&mut self, limit: Duration) -> Got {
         if !self.set_aside.is_empty() {
             return Got::Frame(self.set_aside.remove(0));
@@ -158,11 +170,12 @@ impl Link {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(frame) = self.cutter.next_frame() {
-                if let Ok(Some(Message::Ping(Ping { nonce }))) = Message::decode(&frame) {
-                    self.send(Pong { nonce });
-                    continue;
+                match Message::decode(&frame) {
+                    Ok(Some(Message::Ping(Ping { nonce }))) => self.send(Pong { nonce }),
+                    Ok(Some(Message::Call(call))) if self.is_client() => self.decline(&call),
+                    _ => return Got::Frame(frame),
                 }
-                return Got::Frame(frame);
+                continue;
             }
             if let Some(how) = &self.closed {
                 return Got::Closed(how.clone());
@@ -331,7 +344,7 @@ impl Link {
 /// A refusal as a person reads it.
 #[must_use]
 pub fn said(refused: &Refused) -> String {
-    let name = crate::wire::code::name(refused.code);
+    let name = code::name(refused.code);
     format!("the peer refused with {name}: {:?}", refused.detail)
 }
 

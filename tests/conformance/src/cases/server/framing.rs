@@ -144,6 +144,7 @@ fn a_silent_sensor_is_pinged_and_given_up(cx: &mut Context<'_>) -> Checked {
         match link.next_raw(Duration::from_secs(100)) {
             Got::Frame(frame) => match Message::decode(&frame) {
                 Ok(Some(Message::Ping(_))) => pinged = true,
+                Ok(Some(Message::Call(_))) => {} // silence is no answer either
                 Ok(Some(Message::Refused(refused))) => {
                     equal!(code::name(refused.code), "idle", "FRM-010: the code of the close");
                 }
@@ -357,7 +358,8 @@ fn what_the_server_sends_is_sound_and_shortest(cx: &mut Context<'_>) -> Checked 
     link.send(Call { call: 9, method: 4_000, body: Vec::new() });
     link.send(Ping { nonce: 3 });
     let mut kinds = std::collections::BTreeSet::new();
-    while kinds.len() < 5 {
+    // HelloAck, Ack, Nack, Pong, Reply.
+    while ![2, 4, 5, 10, 15].iter().all(|kind| kinds.contains(kind)) {
         match link.next_raw(crate::play::link::PATIENCE) {
             Got::Frame(frame) => {
                 equal!(frame.flags & 0x7000, 0, "FRM-003: flags of kind {}", frame.kind);
