@@ -13,6 +13,7 @@
 //! [`Judge::judged_before`], so that it is judged again when changes are next taken from there.
 
 mod behaviour;
+pub mod delivery;
 mod finding;
 mod indicators;
 pub mod limits;

@@ -29,7 +29,7 @@ use lapwing_net::metrics::Metrics;
 use lapwing_net::runtime::Executor;
 use lapwing_net::shutdown::Shutdown;
 use lapwing_protocol::id::SensorId;
-use lapwing_server_core::evidence::Judge;
+use lapwing_server_core::evidence::{Evidence, Judge};
 use lapwing_server_core::graph::Graph;
 use lapwing_server_core::graph::limits::GraphLimits;
 use lapwing_server_core::intel_cache::IntelCache;
@@ -43,7 +43,8 @@ use smol::lock::Mutex;
 use crate::follow::{Content, Decoders, Followed, Follower};
 pub(crate) use feed::Feed;
 pub(crate) use intel::Ask;
-use intel::{Heard, Intel};
+pub(crate) use intel::Heard;
+use intel::Intel;
 use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
 use metrics::AnalystMetrics;
 use record::Record;
@@ -70,6 +71,16 @@ pub(crate) trait Watcher: Send + Sync + 'static {
 
     /// An entry was taken for the first time since the start, in commit order.
     fn handle_followed(&self, followed: &Followed);
+
+    /// What an entry gives cause for, besides what its changes are judged to be.
+    fn findings(&self, _followed: &Followed) -> Vec<Evidence> {
+        Vec::new()
+    }
+
+    /// The name of a sensor's machine, where the graph does not know it yet.
+    fn machine(&self, _sensor: SensorId) -> String {
+        String::new()
+    }
 
     /// Every entry before `next` was taken.
     fn handle_page(&self, _next: u64) {}
@@ -157,6 +168,11 @@ impl Analyst {
     pub(crate) fn registered(self, metrics: &Metrics) -> Self {
         self.metrics.register(metrics);
         self
+    }
+
+    /// Where sensors' sessions tell what they give cause for.
+    pub(crate) fn teller(&self) -> smol::channel::Sender<Heard> {
+        self.intel.heard.clone()
     }
 
     /// What it knows.
@@ -273,6 +289,9 @@ impl Analyst {
         for followed in page.map_err(AnalystError::Journal)? {
             let (sensor, commit_id) = (followed.sensor, followed.commit_id);
             self.watcher.handle_followed(&followed);
+            for found in self.watcher.findings(&followed) {
+                self.record.add_evidence(&found);
+            }
             self.judge(followed).await?;
             self.taken = self.taken.max(commit_id);
             let (rows, divergent) = follower.standing(sensor);
@@ -311,6 +330,9 @@ impl Analyst {
                 }
                 self.record.set_reading(reading);
             }
+            Heard::Found(found) => {
+                found.iter().for_each(|evidence| self.record.add_found(evidence));
+            }
         }
         drop(judge);
         self.gather().await?;
@@ -334,7 +356,12 @@ impl Analyst {
             let mut is_drained = false;
             while !self.record.is_full() && !is_drained {
                 match judge.poll_evidence(now_ms) {
-                    Some(evidence) => self.record.add_evidence(&evidence),
+                    Some(mut evidence) => {
+                        if evidence.machine.is_empty() {
+                            evidence.machine = self.watcher.machine(evidence.sensor);
+                        }
+                        self.record.add_evidence(&evidence);
+                    }
                     None => is_drained = true,
                 }
             }

@@ -35,7 +35,6 @@ pub(crate) struct Followed {
     /// Its sequence; a Jump's last.
     pub(crate) seq: u64,
     /// The number of its segment: the sequence that opened it.
-    #[allow(dead_code, reason = "findings will name it")]
     pub(crate) segment: u64,
     /// Index of its first fact.
     pub(crate) first_index: u64,

@@ -30,6 +30,7 @@ mod server;
 mod sessions;
 mod sources;
 mod told;
+mod watch;
 
 pub use config::{Config, Detection, Journal, Peers};
 pub use server::{Addresses, Server, run};

@@ -16,6 +16,7 @@ use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::{DeploymentId, Lane, SensorId, ServerId};
 use lapwing_protocol::limits::NAME_BYTES_MAX;
 use lapwing_server_core::delivery::{Greeting, HeadRecord, Receiver, Standing};
+use lapwing_server_core::evidence::delivery::DeliveryWatch;
 use lapwing_server_core::rows::{self, Row};
 use lapwing_store::journal::{Journal, LaneKey};
 use lapwing_store::{RowStore, StoreError};
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::SensorHealth;
 use crate::told::{self, Collected, Told};
+use crate::watch;
 
 /// The first byte of a sensor's key in the state store.
 const SENSOR: u8 = b's';
@@ -66,6 +68,8 @@ pub(crate) struct About {
     pub(crate) told: Told,
     /// What its collectors counted.
     pub(crate) collected: Collected,
+    /// What is remembered of its sessions.
+    pub(crate) watch: DeliveryWatch,
     /// Whether it is to be asked for a report.
     pub(crate) report_due: bool,
     /// When it last reported, milliseconds of this server's monotonic clock.
@@ -153,6 +157,11 @@ impl Roster {
         for (sensor, heads) in heads {
             roster.insert(sensor, heads, unknown(0));
         }
+        for (sensor, watch) in watch::read_watches(state)? {
+            if let Some(member) = roster.find(sensor) {
+                member.about().watch = watch;
+            }
+        }
         for (key, value) in state.scan(&Told::KEYS.0, &Told::KEYS.1)? {
             let sensor = key.get(1..).and_then(|id| id.try_into().ok()).map(SensorId);
             let member = sensor.and_then(|sensor| roster.find(sensor));
@@ -191,6 +200,7 @@ impl Roster {
                 outcomes: Vec::new(),
                 told: Told::default(),
                 collected: Collected::default(),
+                watch: DeliveryWatch::default(),
                 report_due: false,
                 reported_ms: None,
             }),

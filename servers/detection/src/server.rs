@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use event_listener::Event;
 use lapwing_net::clock;
@@ -40,6 +40,7 @@ use crate::retention;
 use crate::roster::Roster;
 use crate::sessions::{RECEIVE_BYTES, Sessions};
 use crate::sources::Inside;
+use crate::watch::Findings;
 
 /// A Detection server whose addresses are bound and whose stores are open.
 pub struct Server {
@@ -176,6 +177,12 @@ impl Parts {
             metrics: SessionMetrics::registered(host.metrics()),
             changed: Event::new(),
             reported: Event::new(),
+            findings: Arc::new(Findings {
+                deployment: config.server.deployment,
+                server_name: config.server.name.clone(),
+                state: state.clone(),
+                teller: OnceLock::new(),
+            }),
         };
         let sessions = Arc::new(sessions);
         let desk = open_desk(&config, host)?;
@@ -222,7 +229,12 @@ impl Parts {
         let executor = Arc::clone(host.executor());
         let hash_key = u64::from_le_bytes(chance);
         Analyst::open(executor, self.state.clone(), intel, watcher, hash_key)
-            .map(|analyst| analyst.registered(host.metrics()))
+            .map(|analyst| {
+                let findings = &self.sessions.findings;
+                // Parts are made once, and so is their analyst.
+                let _ = findings.teller.set(analyst.teller());
+                analyst.registered(host.metrics())
+            })
             .map_err(role)
     }
 

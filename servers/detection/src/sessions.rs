@@ -6,6 +6,8 @@
 //! Invariants: entries go to the journal in the order the session gave them; a connection that
 //! ends leaves no entry unaccounted for; a fenced session ends at once.
 
+mod greeting;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,18 +17,16 @@ use std::time::Duration;
 use event_listener::Event;
 use lapwing_net::clock;
 use lapwing_net::listener::{Connection, Fault};
-use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
-use lapwing_protocol::console::SensorReport;
 use lapwing_protocol::delivery::Refused;
-use lapwing_protocol::error::{DecodeError, from_bytes};
+use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_HEADER_BYTES};
 use lapwing_protocol::message::Message;
-use lapwing_server_core::delivery::{Greeting, Offerings, PeerFault, Session, SessionEvent};
+use lapwing_server_core::delivery::{Offerings, PeerFault, Session, SessionEvent};
 use lapwing_store::RowStore;
 use lapwing_store::journal::Journal;
 use smol::Timer;
@@ -35,7 +35,8 @@ use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::commands::Commands;
 use crate::ingest::{self, Storing};
 use crate::metrics::SessionMetrics;
-use crate::roster::{Member, Roster, record_row};
+use crate::roster::{Member, Roster};
+use crate::watch::Findings;
 
 /// Bytes of one receive buffer: the largest frame a sensor sends is a chunk.
 pub(crate) const RECEIVE_BYTES: usize = CHUNK_BYTES_MAX + FRAME_HEADER_BYTES + 252;
@@ -45,9 +46,6 @@ const STORING_MAX: usize = 64;
 const SEND_TIME: Duration = Duration::from_secs(30);
 /// How long a sensor is told to stay away from a draining or full server, in milliseconds.
 const RETRY_AFTER_MS: u32 = 2_000;
-
-/// Bytes of a sensor's report; a longer one is not read.
-const REPORT_BYTES_MAX: usize = 64 << 10;
 
 /// Why a connection ends when the journal fails.
 const STORE_FAILED: &str = "the journal takes nothing more";
@@ -67,6 +65,7 @@ pub(crate) struct Sessions {
     pub(crate) changed: Event,
     /// Notified when a sensor reported.
     pub(crate) reported: Event,
+    pub(crate) findings: Arc<Findings>,
 }
 
 /// What ends a connection.
@@ -96,7 +95,7 @@ impl Sessions {
     /// # Errors
     /// What the sensor did wrong, for the log.
     pub(crate) async fn serve(&self, connection: Connection) -> Result<(), Fault> {
-        let Connection { peer, source, mut stream, shutdown, .. } = connection;
+        let Connection { peer, source, mut stream, shutdown, key_digest, .. } = connection;
         let Some(sensor) = peer.and_then(|peer| peer.sensor()) else {
             return Err("the peer's certificate names no sensor".into());
         };
@@ -108,6 +107,9 @@ impl Sessions {
             return refuse(&mut stream, Code::BUSY, detail).await;
         }
         let member = self.roster.member(clock::unix_ms(), sensor);
+        if let Err(detail) = self.admit(&member, key_digest).await {
+            return refuse(&mut stream, Code::REVOKED, detail).await;
+        }
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         self.begin(&member, epoch, source);
         let mut link = Link {
@@ -141,6 +143,9 @@ impl Sessions {
     fn begin(&self, member: &Member, epoch: u64, source: SocketAddr) {
         member.receiver().begin_session(epoch);
         let mut about = member.about();
+        if about.session.is_some() {
+            about.watch.handle_fence(clock::unix_ms());
+        }
         about.session = Some((epoch, source));
         about.last_seen_ms = clock::unix_ms();
         drop(about);
@@ -160,26 +165,6 @@ impl Sessions {
         }
         drop(about);
         self.count();
-        self.changed.notify(usize::MAX);
-    }
-
-    /// Makes what the sensor said of itself durable and drops the commands it has accepted.
-    async fn greet(&self, member: &Member, greeting: &Greeting) {
-        let now_ms = clock::unix_ms();
-        let record = member.greet(now_ms, greeting);
-        let told = member.about().told.row(member.sensor);
-        let rows = vec![record_row(member.sensor, &record), told];
-        let stored = match self.state.submit(rows) {
-            Ok(committing) => committing.durable().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = stored {
-            log::error!("cannot store the record of sensor {}: {error}", member.sensor);
-        }
-        let accepted = greeting.last_command;
-        let is_over = |number| Some(number) <= accepted;
-        self.commands.settle(now_ms, member.sensor, is_over).await;
-        self.metrics.hellos.inc();
         self.changed.notify(usize::MAX);
     }
 }
@@ -287,6 +272,7 @@ impl Link<'_> {
                 Err(_) => return Err(End::Fault(PeerFault::Malformed)),
                 Ok(None) => return Ok(()),
                 Ok(Some(frame)) => {
+                    self.recall(&frame).await;
                     let mut receiver = self.member.receiver();
                     self.session.handle_frame(now, &frame, &mut receiver).map_err(End::Fault)?
                 }
@@ -316,39 +302,10 @@ impl Link<'_> {
                     self.session.reply(call, Code::UNSUPPORTED, text.as_bytes());
                 }
                 Some(SessionEvent::Replied { call, more, code, body }) => {
-                    self.handle_reply(call, (more, code), &body);
+                    self.handle_reply(call, (more, code), &body).await;
                 }
             }
         }
-    }
-
-    /// Asks for a report, where one is wanted and none is under way.
-    fn ask_for_report(&mut self) {
-        if self.reporting.is_none() && std::mem::take(&mut self.member.about().report_due) {
-            self.reporting = Some((self.session.call(Method::REPORT, &[]), Vec::new()));
-        }
-    }
-
-    /// Takes a part of a report. Only what the ledger shows rests on it: a bad one is no fault.
-    fn handle_reply(&mut self, call: u32, (more, code): (bool, Code), body: &[u8]) {
-        let Some((_, held)) = self.reporting.as_mut().filter(|(asked, _)| *asked == call) else {
-            return;
-        };
-        if held.len() + body.len() <= REPORT_BYTES_MAX {
-            held.extend_from_slice(body);
-        }
-        if more {
-            return;
-        }
-        let Some((_, body)) = self.reporting.take() else { return };
-        let mut about = self.member.about();
-        about.reported_ms = Some(clock::monotonic_ms());
-        match from_bytes::<SensorReport<'_>>(&body) {
-            Ok(report) if code == Code::OK => about.handle_report(clock::unix_ms(), &report),
-            Ok(_) | Err(_) => {}
-        }
-        drop(about);
-        self.shared.reported.notify(usize::MAX);
     }
 
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a

@@ -13,13 +13,16 @@ use lapwing_net::peer::Failure;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::console::{CommandPut, HeadView, SensorView};
-use lapwing_protocol::delivery::ResyncReason;
+use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, ResyncReason};
 use lapwing_protocol::element::command_outcome;
+use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::id::{Incarnation, SensorId};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::ledger::{LedgerRequest, LedgerVerify};
 use lapwing_protocol::limits::FEED_WAIT_MS_MAX;
 use lapwing_server_core::change::Change;
+use lapwing_server_core::evidence::Evidence;
+use lapwing_server_core::evidence::delivery::Suspicion;
 use lapwing_server_core::view::push_item;
 use lapwing_store::journal::Journal;
 use smol::Timer;
@@ -226,6 +229,36 @@ impl Sources for Inside {
 impl Watcher for Inside {
     fn follow_from(&self) -> u64 {
         self.book.counted_to() + 1
+    }
+
+    fn machine(&self, sensor: SensorId) -> String {
+        let member = self.sessions.roster.find(sensor);
+        member.map(|member| member.about().record.name.clone()).unwrap_or_default()
+    }
+
+    fn findings(&self, followed: &Followed) -> Vec<Evidence> {
+        let Some(member) = self.sessions.roster.find(followed.sensor) else { return Vec::new() };
+        let mut about = member.about();
+        let (lane, log, segment) = (followed.lane, followed.log, followed.segment);
+        let now_ms = followed.received_ms;
+        let suspicion = match &followed.content {
+            Content::Undecoded(error, _) if *error != DecodeError::EmptySlot => {
+                Some(Suspicion::Undecodable(lane, log, segment, followed.seq))
+            }
+            Content::Changes(decoded) if decoded.divergent => {
+                about.watch.handle_divergent(now_ms, (lane, log, segment))
+            }
+            Content::Jump(Jump { cause: JumpCause::Lost(reason), to_index, .. })
+                if *reason != LossReason::MemoryLost =>
+            {
+                let count =
+                    to_index.map(|to| to.saturating_add(1).saturating_sub(followed.first_index));
+                Some(Suspicion::FactsLost(lane, log, followed.seq, *reason, count))
+            }
+            _ => None,
+        };
+        let of = (followed.sensor, about.record.name.as_str());
+        self.sessions.findings.evidence(now_ms, of, suspicion.as_slice())
     }
 
     fn handle_page(&self, next: u64) {

@@ -6,14 +6,9 @@
 mod deployment;
 mod scripted;
 
-use std::sync::Arc;
-
 use deployment::{Deployment, call, run, until};
-use lapwing_detection::{Config, Server};
-use lapwing_net::identity::Role;
-use lapwing_net::peer::{PeerClient, to_body};
+use lapwing_net::peer::to_body;
 use lapwing_net::runtime::Executor;
-use lapwing_net::shutdown::{self, ShutdownTrigger};
 use lapwing_protocol::call::{Method, Reply};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::console::SensorReport;
@@ -26,17 +21,11 @@ use lapwing_protocol::ledger::{
 };
 use lapwing_protocol::message::Message;
 use lapwing_store::{Batch, DiskOptions, DiskStore, Store as _};
+use scripted::running::Running;
 use scripted::{Connection, Log};
 
 /// The sensor, by the first byte of its id.
 const SENSOR: u8 = 7;
-
-struct Running {
-    sensors: std::net::SocketAddr,
-    console: PeerClient,
-    trigger: ShutdownTrigger,
-    serving: smol::Task<()>,
-}
 
 /// A scan that ended.
 #[derive(Debug)]
@@ -48,37 +37,6 @@ struct Scanned {
 }
 
 impl Running {
-    async fn start(deployment: &Deployment, executor: &Executor) -> Self {
-        let text = deployment.server_section(Role::Detection, "d1", 1)
-            + "[detection]\nid = \"01010101010101010101010101010101\"\n\
-               console_listen = \"127.0.0.1:0\"\nmalware_listen = \"127.0.0.1:0\"\n";
-        let (trigger, shutdown) = shutdown::pair();
-        let server =
-            until("the stores are free", || {
-                let (executor, shutdown) = (Arc::clone(executor), shutdown.clone());
-                let config: Config = deployment.config(&text);
-                async move {
-                    smol::unblock(move || Server::open(config, &executor, &shutdown)).await.ok()
-                }
-            })
-            .await;
-        let at = server.addresses().clone();
-        let console = deployment.client(executor, (Role::Ctl, 2), Role::Detection, at.console);
-        let serving = executor.spawn(async move { server.serve().await.unwrap() });
-        Self { sensors: at.sensors[0], console, trigger, serving }
-    }
-
-    async fn stop(self) {
-        self.trigger.begin();
-        self.serving.await;
-    }
-
-    /// Ends without draining, without closing the stores.
-    async fn kill(self) {
-        self.serving.cancel().await;
-        self.trigger.begin();
-    }
-
     /// The sensor's bulk row once everything is counted: its runs, and what it said.
     async fn kept(&self) -> (Vec<LedgerRun>, Option<LedgerTold>, u64) {
         until("everything is counted", || async {

@@ -48,12 +48,13 @@ impl HeadRecord {
         Self { current: RetiredLog::begin(log, chain), retired: Vec::new() }
     }
 
-    /// Goes over to `log`, which goes on where it stood; the current one is remembered.
-    pub fn open(&mut self, log: RetiredLog) {
+    /// Goes over to `log`, which goes on where it stood; the current one is remembered. Gives the
+    /// one for which there is no room any more.
+    pub fn open(&mut self, log: RetiredLog) -> Option<RetiredLog> {
         self.retired.retain(|retired| retired.log != log.log);
         self.retired.insert(0, self.current);
-        self.retired.truncate(RETIRED_LOGS_MAX);
         self.current = log;
+        if self.retired.len() > RETIRED_LOGS_MAX { self.retired.pop() } else { None }
     }
 
     /// Where `log` stands, if it is remembered.

@@ -33,6 +33,10 @@ pub(super) struct LaneReceiver {
     pub(super) store_failed: bool,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
     pub(super) overload: Option<u32>,
+    /// An old log that the head has no room for, found where it is kept.
+    pub(super) recalled: Option<RetiredLog>,
+    /// Old logs for which the head has no room any more, to be kept elsewhere.
+    pub(super) retired: Vec<RetiredLog>,
     /// What a session may have in flight, from its HelloAck on.
     pub(super) window: Credit,
 }
@@ -72,7 +76,14 @@ impl LaneReceiver {
             store_failed: false,
             overload: None,
             window: usual_window(lane),
+            recalled: None,
+            retired: Vec::new(),
         }
+    }
+
+    /// Whether it is known where `log` stands.
+    pub(super) fn knows(&self, log: LogId) -> bool {
+        self.head.as_ref().is_some_and(|record| record.find(log).is_some())
     }
 
     pub(super) fn end_session(&mut self) {
@@ -90,7 +101,8 @@ impl LaneReceiver {
     ) -> LogGrant {
         // Only what is durable counts: the sensor forgets what lies before the answer. What is on
         // its way may come again, and is told apart then.
-        let taken = self.head.as_ref().and_then(|record| record.find(head.log));
+        let recalled = self.recalled.take().filter(|recalled| recalled.log == head.log);
+        let taken = self.head.as_ref().and_then(|record| record.find(head.log)).or(recalled);
         let durable = self.durable(head.log);
         let known = if cfg!(mutant = "hello_ahead_of_store") { taken } else { durable.or(taken) };
         let first = RetiredLog::begin(head.log, start);
@@ -104,7 +116,10 @@ impl LaneReceiver {
             match &mut self.head {
                 None => self.head = Some(HeadRecord::begin(head.log, start)),
                 Some(record) if record.current.log == head.log => {}
-                Some(record) => record.open(taken.unwrap_or(first)),
+                Some(record) => {
+                    let gone = record.open(taken.unwrap_or(first));
+                    self.retired.extend(gone.filter(|gone| gone.next_seq > 1));
+                }
             }
             self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
         }

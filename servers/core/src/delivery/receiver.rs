@@ -8,7 +8,7 @@ use lapwing_protocol::hello::{Hello, LogGrant};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, LANES};
 
-use super::head::HeadRecord;
+use super::head::{HeadRecord, RetiredLog};
 use super::lane::{LaneReceiver, usual_window};
 use super::limits::CHUNK_COST_MIN;
 use crate::pressure::Pressure;
@@ -200,6 +200,27 @@ impl Receiver {
                 chain: head.current.chain,
             })
         })
+    }
+
+    /// Whether it is known where `log` stands.
+    #[must_use]
+    pub fn knows(&self, lane: Lane, log: LogId) -> bool {
+        self.lanes[lane.index()].knows(log)
+    }
+
+    /// Where an old log stands that is not known any more, for the Hello that names it.
+    pub fn recall(&mut self, lane: Lane, log: RetiredLog) {
+        self.lanes[lane.index()].recalled = Some(log);
+    }
+
+    /// The old logs that are not remembered here any more since this was last asked. Whoever keeps
+    /// them gives them back by [`Self::recall`].
+    pub fn take_retired(&mut self) -> Vec<(Lane, RetiredLog)> {
+        let lanes = self.lanes.iter_mut().zip([Lane::Bulk, Lane::Urgent]);
+        let taken = lanes.flat_map(|(of, lane)| {
+            std::mem::take(&mut of.retired).into_iter().map(move |log| (lane, log))
+        });
+        taken.collect()
     }
 
     /// A session begins: those before it are fenced. `epoch` is higher than any before.

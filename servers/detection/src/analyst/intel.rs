@@ -17,6 +17,7 @@ use lapwing_protocol::id::Incarnation;
 use lapwing_protocol::intel::{Classification, ClassifyRequest, ReputationChange, Source, Verdict};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::limits::{FEED_PAGE_MAX, FEED_WAIT_MS_MAX};
+use lapwing_server_core::evidence::Evidence;
 use lapwing_server_core::intel_cache::limits::RECHECK_MS_MAX;
 use lapwing_server_core::intel_cache::{OwnedVerdict, Question};
 use lapwing_server_core::view::message_bytes;
@@ -50,6 +51,8 @@ pub(crate) enum Heard {
     Unreachable(u64),
     /// Verdicts that changed, and where to go on reading.
     Changes(Vec<OwnedVerdict>, Reading),
+    /// What sensors' deliveries gave cause for; it is durable already.
+    Found(Vec<Evidence>),
 }
 
 /// Where the feed of changes was read to.
@@ -64,7 +67,7 @@ pub(crate) struct Reading {
 pub(crate) struct Intel {
     executor: Executor,
     server: Option<Arc<dyn Ask>>,
-    heard: Sender<Heard>,
+    pub(super) heard: Sender<Heard>,
 }
 
 impl Intel {

@@ -21,6 +21,7 @@ use super::AnalystError;
 use super::feed::{Feed, Item, Letters};
 use super::intel::Reading;
 use super::limits::{EVIDENCE_MAX, OUTCOMES_MAX, RECORD_BYTES, RECORD_ITEMS_MAX};
+use crate::watch;
 
 const INCARNATION_KEY: &[u8] = b"a/incarnation";
 const CURSOR_KEY: &[u8] = b"a/cursor";
@@ -34,6 +35,8 @@ pub(super) struct Record {
     new_evidence: Vec<Item>,
     new_outcomes: Vec<Item>,
     bytes: usize,
+    /// Rows of findings that are in the feed with the next batch.
+    settled: Vec<Row>,
     /// The first commit id that must be judged after a restart, as written.
     cursor: u64,
     reading: Reading,
@@ -56,17 +59,32 @@ impl Record {
                 .map(Arc::new)
                 .map_err(AnalystError::State)
         };
-        Ok(Self {
+        let mut record = Self {
             evidence: feed(Letters { item: b'e', id: b'i' }, EVIDENCE_MAX)?,
             outcomes: feed(Letters { item: b'o', id: b'q' }, OUTCOMES_MAX)?,
             new_evidence: Vec::new(),
             new_outcomes: Vec::new(),
             bytes: 0,
+            settled: Vec::new(),
             cursor,
             reading,
             reading_written: reading,
             state,
-        })
+        };
+        record.find_again()?;
+        Ok(record)
+    }
+
+    /// Findings that were stored and are not in the feed yet. Blocks.
+    fn find_again(&mut self) -> Result<(), AnalystError> {
+        let rows = self.state.scan(&[watch::FOUND], &[watch::FOUND + 1]);
+        for (key, value) in rows.map_err(AnalystError::State)? {
+            match Evidence::from_bytes(&value) {
+                Ok(evidence) => self.add_found(&evidence),
+                Err(_) => self.settled.push(Row::remove(key)),
+            }
+        }
+        Ok(())
     }
 
     /// The feeds of evidence and of outcomes.
@@ -102,6 +120,12 @@ impl Record {
         self.new_evidence.push(Item { id: evidence.evidence.0, body });
     }
 
+    /// Adds a finding that has a row of its own, which goes once it is in the feed.
+    pub(super) fn add_found(&mut self, evidence: &Evidence) {
+        self.settled.push(Row::remove(watch::key(evidence)));
+        self.add_evidence(evidence);
+    }
+
     /// Keeps the outcome of a command, where the change is one.
     pub(super) fn handle_change(&mut self, sensor: SensorId, received_ms: u64, change: &Change) {
         if change.model.kind != command_outcome::KIND || change.what != What::Happened {
@@ -129,6 +153,7 @@ impl Record {
     pub(super) async fn write(&mut self, cursor: Option<u64>) -> Result<(), AnalystError> {
         let evidence = std::mem::take(&mut self.new_evidence);
         let outcomes = std::mem::take(&mut self.new_outcomes);
+        let settled = std::mem::take(&mut self.settled);
         self.bytes = 0;
         let cursor = cursor.filter(|cursor| *cursor > self.cursor);
         let reading = (self.reading != self.reading_written).then_some(self.reading);
@@ -141,6 +166,7 @@ impl Record {
             let mut rows = Vec::new();
             let evidence = add_to(&of_evidence, &mut rows, evidence)?;
             let outcomes = add_to(&of_outcomes, &mut rows, outcomes)?;
+            rows.extend(settled);
             rows.extend(cursor.map(|cursor| Row::put(CURSOR_KEY.to_vec(), &cursor)));
             rows.extend(reading.map(|reading| Row::put(READING_KEY.to_vec(), &reading)));
             Ok::<_, StoreError>((state.submit(rows)?, evidence, outcomes))

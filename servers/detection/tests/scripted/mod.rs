@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where a value is missing")]
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod running;
+
 use std::net::SocketAddr;
 
 use lapwing_net::identity::Role;
@@ -169,6 +171,17 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// What a disk image of this log from when it had `chunks` holds.
+    pub(crate) fn rolled_back(&self, chunks: usize) -> Self {
+        Self {
+            lane: self.lane,
+            log: self.log,
+            chunks: self.chunks[..chunks].to_vec(),
+            chains: self.chains[..=chunks].to_vec(),
+            acked_seq: self.acked_seq.min(chunks as u64),
+        }
+    }
+
     pub(crate) fn new(deployment: &Deployment, sensor: u8, lane: Lane, log: u8) -> Self {
         let (sensor, log) = (SensorId([sensor; 16]), LogId([log; 16]));
         let start = Chain::start(deployment.id, sensor, lane, log);

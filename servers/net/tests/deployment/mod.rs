@@ -7,9 +7,11 @@
 
 mod wait;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lapwing_net::authority::{Authority, ServedName, Usage, make_request};
@@ -37,6 +39,8 @@ pub(crate) struct Deployment {
     pub(crate) id: DeploymentId,
     pub(crate) authority: Authority,
     folder: tempfile::TempDir,
+    /// Credentials that were made.
+    made: Mutex<BTreeMap<(Role, u8), Credentials>>,
 }
 
 impl Deployment {
@@ -48,7 +52,7 @@ impl Deployment {
     pub(crate) fn numbered(byte: u8) -> Self {
         let authority = Authority::create(clock::unix_ms(), "test authority", 60 * DAY).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let this = Self { id: DeploymentId([byte; 16]), authority, folder };
+        let this = Self { id: DeploymentId([byte; 16]), authority, folder, made: Mutex::default() };
         this.authority.save(&this.path("ca.pem"), &this.path("ca-key.pem")).unwrap();
         let digest = TokenDigest::of(TOKEN).to_string();
         std::fs::write(this.path("tokens.sha256"), format!("# a comment\n\n{digest}\n")).unwrap();
@@ -89,7 +93,14 @@ impl Deployment {
         lapwing_net::config::parse(&self.path("test.toml"), text).unwrap()
     }
 
+    /// The credentials of `role` and `id`: the same key each time, as a peer that comes again has.
     pub(crate) fn credentials(&self, role: Role, id: u8) -> Credentials {
+        let mut made = self.made.lock().unwrap();
+        made.entry((role, id)).or_insert_with(|| self.new_credentials(role, id)).clone()
+    }
+
+    /// Credentials of `role` and `id` with a key of their own.
+    pub(crate) fn new_credentials(&self, role: Role, id: u8) -> Credentials {
         let names = [ServedName::Address([127, 0, 0, 1].into())];
         let usage = if role.is_server() { Usage::Server(&names) } else { Usage::Client };
         let identity = self.identity(role, id);
