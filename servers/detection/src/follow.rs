@@ -92,10 +92,14 @@ impl Decoders {
         journal: &Journal,
         entry: &Entry,
     ) -> Result<Option<Followed>, StoreError> {
-        let is_first = entry.segment_start == entry.commit_id;
+        // A log that was left and is entered again has a new start in the journal, but not in its
+        // own sequence.
+        let opens = EntryHeader::decode(&entry.header).is_ok_and(|it| it.seq == entry.segment);
         let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);
-        if !is_first && !is_next {
-            let range = journal.log_range(&entry.log, entry.segment..=entry.segment)?;
+        if !opens && !is_next {
+            // From before the segment on, so that the walk does not end at that new start.
+            let before = entry.segment.saturating_sub(1);
+            let range = journal.log_range(&entry.log, before..=entry.segment)?;
             for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
                 if let Some(before) = journal.entry(commit_id)? {
                     self.decode(&before);

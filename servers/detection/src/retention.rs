@@ -13,23 +13,38 @@ use lapwing_protocol::id::SensorId;
 use lapwing_store::journal::{Journal, Kept, Retention, RetentionReport};
 use smol::Timer;
 
+use crate::ledger::Book;
 use crate::roster::{Roster, lane_of};
 
 /// How often it is looked for: partitions are a day or 100 MB long.
 const EVERY: Duration = Duration::from_secs(600);
 
 /// Drops what is too old, again and again.
-pub(crate) async fn run(journal: Arc<Journal>, roster: Arc<Roster>, keep: Duration) {
+pub(crate) async fn run(
+    journal: Arc<Journal>,
+    roster: Arc<Roster>,
+    book: Arc<Book>,
+    keep: Duration,
+) {
     loop {
-        look(&journal, &roster, clock::unix_ms(), keep).await;
+        // What the analyst has not taken is neither judged nor counted.
+        let unread_from = book.counted_to() + 1;
+        look((&journal, &roster), (clock::unix_ms(), unread_from), keep).await;
         Timer::after(EVERY).await;
     }
 }
 
-async fn look(journal: &Arc<Journal>, roster: &Roster, now_ms: u64, keep: Duration) {
+async fn look(
+    (journal, roster): (&Arc<Journal>, &Roster),
+    (now_ms, unread_from): (u64, u64),
+    keep: Duration,
+) {
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-    let retention =
-        Retention { before_wall_ms: Some(now_ms.saturating_sub(keep_ms)), bytes_max: None };
+    let retention = Retention {
+        before_wall_ms: Some(now_ms.saturating_sub(keep_ms)),
+        unread_from: Some(unread_from),
+        ..Retention::default()
+    };
     let retaining = Arc::clone(journal);
     match smol::unblock(move || retaining.retain(retention)).await {
         Ok(report) => tell(&report, roster),
@@ -48,6 +63,13 @@ fn tell(report: &RetentionReport, roster: &Roster) {
         );
     }
     for (_, kept) in &report.kept {
+        if let Kept::Unread { from } = kept {
+            log::error!(
+                "facts from commit {from} on are older than journal.keep and are kept: the analyst \
+                 has not taken them yet; restart the server if it does not go on"
+            );
+            break;
+        }
         let Kept::LiveSegment { lane, .. } = kept else { continue };
         let (sensor, Some(of)) = (SensorId(lane.sensor), lane_of(lane.lane)) else { continue };
         let Some(member) = roster.find(sensor) else { continue };
@@ -98,11 +120,14 @@ mod tests {
         let roster = Roster::load(owner, &journal, &state).unwrap();
         let keep = Duration::from_millis(3 * DAY_MS);
         let before = journal.partitions().unwrap().len();
-        smol::block_on(look(&journal, &roster, 11 * DAY_MS, keep));
+        smol::block_on(look((&journal, &roster), (11 * DAY_MS, u64::MAX), keep));
         assert_eq!(journal.partitions().unwrap().len(), before, "the segment began on day one");
 
         journal.append(append(11 * DAY_MS, 2)).unwrap().wait().unwrap();
-        smol::block_on(look(&journal, &roster, 11 * DAY_MS, keep));
+        // An analyst that stopped long ago has taken nothing: everything waits for it.
+        smol::block_on(look((&journal, &roster), (11 * DAY_MS, 1), keep));
+        assert_eq!(journal.partitions().unwrap().first().map(|it| it.first), Some(1));
+        smol::block_on(look((&journal, &roster), (11 * DAY_MS, u64::MAX), keep));
         let left = journal.partitions().unwrap();
         assert!(left.len() < before, "{before} partitions, {} left", left.len());
         assert!(journal.entry(1).unwrap().is_none() && journal.durable() == 21);

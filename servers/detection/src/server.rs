@@ -253,7 +253,8 @@ impl Parts {
             host.executor().spawn(async move { beat.run(registration).await }).detach();
         }
         let (journal, roster) = (Arc::clone(&self.journal), Arc::clone(&self.sessions.roster));
-        let keeping = retention::run(journal, roster, self.config.journal.keep.0);
+        let book = Arc::clone(&self.inside.book);
+        let keeping = retention::run(journal, roster, book, self.config.journal.keep.0);
         let book = Arc::clone(&self.inside.book);
         let keeping = async move {
             smol::future::or(keeping, ledger::keep(&book)).await;

@@ -75,6 +75,21 @@ fn whatever_a_sensor_sends_a_page_fits_a_reply_and_reading_goes_on() {
     assert_eq!(rows, expected.map(|(seq, op)| (seq, op.to_owned())));
 }
 
+/// A log that is left in the midst of a segment and comes back decodes where it goes on.
+#[test]
+fn a_log_that_comes_back_within_a_segment_is_not_undecoded() {
+    let journal = journal();
+    append(&journal, 1, 1, &opening());
+    append(&journal, 2, 2, &small(2, 2));
+    append_to(&journal, LogId([5; 16]), (1, 1), &opening());
+    append(&journal, 3, 3, &small(3, 3));
+    append(&journal, 4, 4, &small(4, 4));
+    let page = exporter(&journal).page(0, 100).unwrap();
+    let rows = Items::<EventView<'_>>::from_bytes(&page.items);
+    let rows: Vec<_> = rows.iter().map(|row| row.unwrap()).map(|row| (row.seq, row.op)).collect();
+    assert_eq!(rows, [1, 2, 1, 3, 4].map(|seq| (seq, "event")));
+}
+
 fn journal() -> Arc<Journal> {
     let options = JournalOptions::new(Incarnation::Keep([9; 16]), 1);
     let partitions = MemoryPartitions::new("export");
@@ -91,9 +106,13 @@ fn exporter(journal: &Arc<Journal>) -> Exporter {
 }
 
 fn append(journal: &Journal, seq: u64, first_index: u64, chunk: &[u8]) {
+    append_to(journal, LOG, (seq, first_index), chunk);
+}
+
+fn append_to(journal: &Journal, log: LogId, (seq, first_index): (u64, u64), chunk: &[u8]) {
     let header = EntryHeader { form: EntryForm::Chunk, seq, first_index, chain: None };
     let ticket = journal.append(Append {
-        log: LogKey { lane: lane_key(SENSOR, Lane::Bulk), log: LOG.0 },
+        log: LogKey { lane: lane_key(SENSOR, Lane::Bulk), log: log.0 },
         segment: 1,
         received_wall_ms: 1,
         header: message_bytes(&header),

@@ -18,6 +18,8 @@ pub struct Retention {
     pub before_wall_ms: Option<u64>,
     /// Drop the oldest partitions until the journal takes at most this many bytes on disk.
     pub bytes_max: Option<u64>,
+    /// Keep this entry and all behind it, whatever their age: somebody has not read them yet.
+    pub unread_from: Option<u64>,
 }
 
 /// A partition of the journal.
@@ -44,6 +46,11 @@ pub enum Kept {
         lane: LaneKey,
         /// The commit id that opened the segment.
         segment_start: u64,
+    },
+    /// It holds entries that somebody has not read yet.
+    Unread {
+        /// The first of them.
+        from: u64,
     },
 }
 
@@ -89,7 +96,8 @@ pub(crate) fn plan(shared: &Shared, retention: Retention) -> Result<RetentionRep
             continue;
         }
         let span = Span { first: partition.first, end: partition.end };
-        match needed_by(&heads, span) {
+        let unread = retention.unread_from.filter(|from| span.end.is_none_or(|end| *from < end));
+        match unread.map(|from| Kept::Unread { from }).or_else(|| needed_by(&heads, span)) {
             Some(kept) => report.kept.push((*partition, kept)),
             None => {
                 report.bytes -= partition.bytes;

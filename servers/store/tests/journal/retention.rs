@@ -52,7 +52,7 @@ fn old_partitions_go_except_those_a_live_segment_reaches_into() {
 fn the_newest_partition_stays_whatever_is_asked() {
     let journal = open(&in_memory());
     commit(&journal, append(1, 1, 0));
-    let all = Retention { before_wall_ms: Some(u64::MAX), bytes_max: Some(0) };
+    let all = Retention { before_wall_ms: Some(u64::MAX), bytes_max: Some(0), unread_from: None };
     let report = journal.retain(all).unwrap();
     assert!(report.dropped.is_empty() && report.kept.is_empty());
 }

@@ -44,7 +44,8 @@ impl World {
                 0 => self.day += 1,
                 1 => {
                     let wall = self.day.saturating_sub(2) * DAY_MS;
-                    let retention = Retention { before_wall_ms: Some(wall), bytes_max: None };
+                    let retention =
+                        Retention { before_wall_ms: Some(wall), ..Retention::default() };
                     journal.retain(retention).unwrap();
                 }
                 _ => self.append_some(&journal),
