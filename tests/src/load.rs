@@ -7,7 +7,7 @@
 //! spool    chunks until they are safe: in memory, or the product's own files
 //! fleet    the threads, the phases of a run, progress
 //! meter    what the servers' processes use;  malops  how long until a MalOp is seen
-//! report   the figures
+//! report   the figures;  sample  a small corpus for tests
 //! ```
 //!
 //! Not here: collectors, and any shortcut past the protocol. Invariants: an event becomes exactly
@@ -22,11 +22,12 @@ mod machine;
 mod malops;
 mod meter;
 mod report;
+pub mod sample;
 mod spool;
 mod target;
 mod wait;
 mod watch;
 
 pub use arguments::Arguments;
-pub use fleet::run;
+pub use fleet::{Gate, run, run_gated};
 pub use report::Report;

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lapwing_protocol::console::EventView;
@@ -19,7 +20,7 @@ use lapwing_protocol::items::Items;
 use lapwing_server_core::change::Change;
 use lapwing_server_core::view::{OwnedCell, OwnedNamedCell, named_cells_bytes, push_item};
 use lapwing_store::StoreError;
-use lapwing_store::journal::{Journal, PageLimit};
+use lapwing_store::journal::{Entry, Journal, PageLimit};
 
 use crate::console::Facts;
 use crate::follow::{Content, Decoders, Followed};
@@ -50,6 +51,34 @@ pub(crate) struct Exporter {
 struct Reader {
     next: u64,
     decoders: Decoders,
+    /// Entries that were read and did not fit the page: at most [`READ`].
+    waiting: VecDeque<Entry>,
+    /// Where the journal is read on.
+    read_next: u64,
+}
+
+impl Reader {
+    fn new(deployment: DeploymentId, rows_max: u32) -> Self {
+        let decoders = Decoders::new(deployment, rows_max);
+        Self { next: 1, decoders, waiting: VecDeque::new(), read_next: 1 }
+    }
+
+    /// The next entry; `None` at the journal's end.
+    fn entry(&mut self, journal: &Journal) -> Result<Option<Entry>, StoreError> {
+        while self.waiting.is_empty() {
+            let read = journal.read_from(self.read_next, READ)?;
+            if read.entries.is_empty() && read.next == self.read_next {
+                return Ok(None);
+            }
+            // What retention took away is passed over.
+            self.next = self.next.max(read.entries.first().map_or(read.next, |it| it.commit_id));
+            self.read_next = read.next;
+            self.waiting.extend(read.entries);
+        }
+        let entry = self.waiting.pop_front();
+        self.next = self.waiting.front().map_or(self.read_next, |entry| entry.commit_id);
+        Ok(entry)
+    }
 }
 
 impl Exporter {
@@ -71,20 +100,12 @@ impl Exporter {
         let mut page = Facts::default();
         let mut count = 0;
         while count < limit && page.items.len() < PAGE_BYTES {
-            let read = self.journal.read_from(reader.next, READ)?;
-            if read.entries.is_empty() && read.next == reader.next {
+            let Some(entry) = reader.entry(&self.journal)? else {
                 page.at_end = true;
                 break;
-            }
-            reader.next = read.next;
-            for entry in &read.entries {
-                if let Some(followed) = reader.decoders.decode_behind(&self.journal, entry)? {
-                    count += self.push(&mut page.items, &followed);
-                }
-                if count >= limit || page.items.len() >= PAGE_BYTES {
-                    reader.next = entry.commit_id + 1;
-                    break;
-                }
+            };
+            if let Some(followed) = reader.decoders.decode_behind(&self.journal, &entry)? {
+                count += self.push(&mut page.items, &followed);
             }
         }
         page.next_cursor = reader.next;
@@ -99,17 +120,10 @@ impl Exporter {
             return Ok(readers.swap_remove(found));
         }
         drop(readers);
-        let mut reader =
-            Reader { next: 1, decoders: Decoders::new(self.deployment, self.rows_max) };
+        let mut reader = Reader::new(self.deployment, self.rows_max);
         while reader.next < cursor {
-            let read = self.journal.read_from(reader.next, READ)?;
-            if read.entries.is_empty() && read.next == reader.next {
-                break;
-            }
-            for entry in read.entries.iter().filter(|entry| entry.commit_id < cursor) {
-                reader.decoders.decode_behind(&self.journal, entry)?;
-            }
-            reader.next = read.next.min(cursor);
+            let Some(entry) = reader.entry(&self.journal)? else { break };
+            reader.decoders.decode_behind(&self.journal, &entry)?;
         }
         Ok(reader)
     }

@@ -17,6 +17,7 @@ mod commands;
 mod config;
 mod console;
 mod events;
+mod fault;
 mod follow;
 mod health;
 mod heartbeat;

@@ -175,6 +175,7 @@ impl Parts {
             // Higher than any before: each opening of the journal raises its boot counter.
             epochs: AtomicU64::new(journal.boots() << 32),
             metrics: SessionMetrics::registered(host.metrics()),
+            ack_hold: crate::fault::AckHold::new(&config.server.name),
             changed: Event::new(),
             reported: Event::new(),
             findings: Arc::new(Findings {

@@ -43,6 +43,9 @@ pub struct Arguments {
     /// this many events happen before any sensor connects
     #[argh(option, default = "0")]
     pub offline_events: u64,
+    /// close a chunk after so many events of a sensor (default: when the core does)
+    #[argh(option)]
+    pub chunk_events: Option<u64>,
     /// give up when nothing is acknowledged for this many seconds (default: 120)
     #[argh(option, default = "120")]
     pub patience: u64,
@@ -62,6 +65,9 @@ impl Arguments {
         }
         if self.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
             return Err("--rate: write a number of events a second above 0, or leave it out".into());
+        }
+        if self.chunk_events == Some(0) {
+            return Err("--chunk-events 0: write at least 1, or leave it out".into());
         }
         if self.spool_max.is_some() && self.spool_dir.is_none() {
             return Err("--spool-max needs --spool-dir DIR; a spool in memory has no bound".into());

@@ -116,11 +116,41 @@ impl Counted {
     }
 }
 
+/// How many events of the corpus may happen: lets a test lead a load step by step.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<AtomicU64>);
+
+impl Gate {
+    /// The first `events` may happen.
+    #[must_use]
+    pub fn at(events: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(events)))
+    }
+
+    /// So many may happen from now on.
+    pub fn raise(&self, events: u64) {
+        self.0.fetch_max(events, Relaxed);
+    }
+
+    /// Whether the event at `place` may happen.
+    pub(super) fn lets(&self, place: u64) -> bool {
+        place < self.0.load(Relaxed)
+    }
+}
+
 /// Runs a load and gives its figures.
 ///
 /// # Errors
 /// The corpus, the ready file, the enrolment or a sensor is not as it should be.
 pub fn run(arguments: &Arguments) -> Result<Report, String> {
+    run_gated(arguments, &Gate::at(u64::MAX))
+}
+
+/// As [`run`], with no more events than `gate` lets happen at any moment.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_gated(arguments: &Arguments, gate: &Gate) -> Result<Report, String> {
     arguments.check()?;
     let target = Target::read(&arguments.ready_file)?;
     let corpus = Corpus::read(&arguments.corpus, arguments.sensors, arguments.events, |events| {
@@ -129,7 +159,8 @@ pub fn run(arguments: &Arguments) -> Result<Report, String> {
     eprintln!("lapwing-load: {} events for {} sensors", corpus.events, arguments.sensors);
     let members = smol::block_on(enrol(&target, arguments.sensors))?;
     let folder = spool_folder(arguments)?;
-    let report = Run::new(arguments, &target, corpus, members, folder.as_ref()).run();
+    let made = (corpus, members);
+    let report = Run::new(arguments, &target, made, folder.as_ref(), gate).run();
     if let Some(folder) = folder {
         // What is left of a spool is of no use to anybody: the keys of its sensors are gone.
         let _ = std::fs::remove_dir_all(folder);
@@ -215,9 +246,9 @@ impl<'r> Run<'r> {
     fn new(
         arguments: &'r Arguments,
         target: &'r Target,
-        corpus: Corpus,
-        members: Vec<Member>,
+        (corpus, members): (Corpus, Vec<Member>),
         folder: Option<&PathBuf>,
+        gate: &Gate,
     ) -> Self {
         let now_ns = parts::now().monotonic_ns + CLOCK_AHEAD_NS;
         let timeline = Timeline::ending_at(now_ns, &corpus);
@@ -238,6 +269,8 @@ impl<'r> Run<'r> {
                 spool: folder.map(|folder| (folder.join(name_of(at)), bytes_max)),
                 offline_events: arguments.offline_events,
                 rate: arguments.rate,
+                chunk_events: arguments.chunk_events,
+                gate: gate.clone(),
                 clock_ahead_ns: CLOCK_AHEAD_NS,
             })
             .collect();

@@ -23,7 +23,7 @@ use smol::channel::{Receiver, Sender};
 use self::core::Core;
 use super::corpus::{Event, Texts};
 use super::facts::{Timeline, World};
-use super::fleet::{Counted, Notice, Signal};
+use super::fleet::{Counted, Gate, Notice, Signal};
 use super::spool::Spool;
 use super::wait;
 use super::watch::{NackWatch, chunks_sent};
@@ -33,6 +33,8 @@ const FACTS_AT_ONCE: usize = 256;
 /// Bytes of chunks that are made and not acknowledged, beyond which a sensor that is online waits
 /// with the next event: twice the credit a lane can have.
 const UNACKED_BYTES_MAX: u64 = 2 << 20;
+/// How often a sensor whose next event may not happen yet looks whether it may.
+const GATE_MS: u64 = 20;
 /// How often what was acknowledged is written beside a spool on disk.
 const PROGRESS_MS: u64 = 1_000;
 
@@ -53,6 +55,9 @@ pub(super) struct Setup {
     pub(super) offline_events: u64,
     /// Events a second over all sensors.
     pub(super) rate: Option<f64>,
+    /// A chunk is closed after so many events.
+    pub(super) chunk_events: Option<u64>,
+    pub(super) gate: Gate,
     /// Added to the machine's monotonic clock, so that a short uptime has room for the corpus.
     pub(super) clock_ahead_ns: u64,
 }
@@ -295,6 +300,9 @@ impl Machine<'_> {
     /// When the next event happens; `None` while none may, 0 for at once.
     fn event_due_ns(&self, now: Now) -> Option<u64> {
         let event = self.setup.events.get(self.next_event)?;
+        if !self.setup.gate.lets(event.place) {
+            return Some(now.after_ms(GATE_MS));
+        }
         match self.phase {
             Phase::Offline => (event.place < self.setup.offline_events).then_some(0),
             Phase::Connecting | Phase::Ending => None,
@@ -326,6 +334,11 @@ impl Machine<'_> {
             let Self { world, core, setup, .. } = self;
             world.tell(&event, &setup.texts, |fact| core.take(now, Lane::Bulk, fact));
             self.next_event += 1;
+            let in_chunk = self.setup.chunk_events.unwrap_or(u64::MAX);
+            if (self.next_event as u64).is_multiple_of(in_chunk) {
+                self.core.sensor.close_chunk(now);
+                self.core.spool_chunks(now);
+            }
         }
         let taken = (self.next_event - first) as u64;
         self.core.tally.events += taken;

@@ -170,9 +170,10 @@ impl Children {
 async fn keep(children: Children, program: Program, queue: Receiver<Order>) {
     let name = program.name.clone();
     let mut pause = PAUSE_MIN;
+    let mut life = 0..;
     loop {
         let started = Instant::now();
-        let ending = match spawn(&program) {
+        let ending = match spawn(&program, life.next() == Some(0)) {
             Ok(mut child) => {
                 // Held here, since waiting for a child closes a pipe that it still has.
                 let _pipe = child.stdin.take();
@@ -223,12 +224,17 @@ enum Ending {
     Wished,
 }
 
-fn spawn(program: &Program) -> std::io::Result<Child> {
+/// Starts a process. A fault that the environment of a debug build names is of its first life alone.
+fn spawn(program: &Program, is_first: bool) -> std::io::Result<Child> {
     if std::fs::metadata(&program.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
         std::fs::rename(&program.log, program.log.with_extension("log.old"))?;
     }
     let log = File::options().create(true).append(true).open(&program.log)?;
-    Command::new(&program.executable)
+    let mut command = Command::new(&program.executable);
+    if !is_first {
+        command.env_remove("LAPWING_FAULT");
+    }
+    command
         .args(&program.arguments)
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)

@@ -1,7 +1,8 @@
 //! Questions in the query language, process trees, and the export of stored facts.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
+use std::ops::RangeInclusive;
 
 use axum::Json;
 use axum::body::Body as HttpBody;
@@ -79,12 +80,11 @@ pub(super) async fn events(
     };
     let export = Export {
         servers: app.backend.detections().into_iter().map(|(number, _)| number).collect(),
-        is_shared: app.backend.detections().len() > 1,
         app,
         sensor: sensor.map(|sensor| sensor.to_string()),
         cursor: EventCursor::default(),
         end: None,
-        told: BTreeSet::new(),
+        told: Told::default(),
         failures: Vec::new(),
         is_done: false,
     };
@@ -101,13 +101,11 @@ struct Export {
     app: App,
     sensor: Option<String>,
     servers: VecDeque<usize>,
-    /// Whether a fact may be stored on several servers; only then are keys remembered.
-    is_shared: bool,
     cursor: EventCursor,
     /// Milliseconds: facts received later than the export began to read a server are not waited
     /// for, so that a busy server's export ends.
     end: Option<u64>,
-    told: BTreeSet<(String, &'static str, String, u64, u64)>,
+    told: Told,
     failures: Vec<String>,
     is_done: bool,
 }
@@ -149,13 +147,14 @@ impl Export {
         self.servers.pop_front();
         self.cursor = EventCursor::default();
         self.end = None;
+        self.told.next_server();
     }
 
     fn lines(&mut self, events: Vec<Event>) -> String {
         let mut text = String::new();
         for event in events {
             let is_other = self.sensor.as_ref().is_some_and(|sensor| *sensor != event.sensor);
-            if is_other || !self.is_news(&event) {
+            if is_other || !self.told.is_news(&event) {
                 continue;
             }
             match serde_json::to_string(&event) {
@@ -168,9 +167,47 @@ impl Export {
         }
         text
     }
+}
 
+/// A log's place: sensor, lane, log.
+type LogKey = (String, &'static str, String);
+
+/// Which chunks were told of, so that one that lies on several servers is told once.
+///
+/// A server stores the chunks of a log in ascending order, each once, so what it told of a log is a
+/// few runs of sequences, however many facts are in them.
+#[derive(Default)]
+struct Told {
+    /// By the servers before.
+    before: BTreeMap<LogKey, Vec<RangeInclusive<u64>>>,
+    /// By the server that is read.
+    now: BTreeMap<LogKey, Vec<RangeInclusive<u64>>>,
+}
+
+impl Told {
+    /// Whether no server before told of the chunk that `event` stands in. A Jump is a server's own:
+    /// it says what is not there, and that may be on another server.
     fn is_news(&mut self, event: &Event) -> bool {
-        let key = (event.sensor.clone(), event.lane, event.log.clone(), event.seq, event.index);
-        !self.is_shared || self.told.insert(key)
+        if event.op == "jump" {
+            return true;
+        }
+        let log = (event.sensor.clone(), event.lane, event.log.clone());
+        let before = self.before.get(&log).map_or(&[] as &[_], Vec::as_slice);
+        if before.iter().any(|run| run.contains(&event.seq)) {
+            return false;
+        }
+        let runs = self.now.entry(log).or_default();
+        match runs.last_mut() {
+            Some(last) if *last.end() == event.seq => {}
+            Some(last) if last.end() + 1 == event.seq => *last = *last.start()..=event.seq,
+            _ => runs.push(event.seq..=event.seq),
+        }
+        true
+    }
+
+    fn next_server(&mut self) {
+        for (log, runs) in std::mem::take(&mut self.now) {
+            self.before.entry(log).or_default().extend(runs);
+        }
     }
 }
