@@ -5,7 +5,8 @@
 //! LAPWING_FAULT=ack.hold@NAME   the same, in the server of that name alone
 //! ```
 //!
-//! A sensor that comes again is told by the HelloAck what is stored, and served rightly from then on.
+//! A sensor that comes again is told by the HelloAck what is stored, and served rightly from then
+//! on.
 //! Invariant: none of this is in a release build; there every question is answered with no, at
 //! compile time.
 

@@ -382,3 +382,51 @@ fn response_code(name: &str) -> Result<u16, String> {
         other => return other.parse().map_err(|_| format!("rcode {other:?} is unknown")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let read = Corpus::read(file.path(), 2, Some(2), |_| {}).unwrap_err();
+        read.replace(&file.path().display().to_string(), "FILE")
+    }
+
+    #[test]
+    fn what_is_no_event_is_named_by_file_line_and_reason() {
+        let good = r#"{"seq":0,"ts":1,"type":"process_end","pid":3}"#;
+        let cases = [
+            ("{}", "FILE line 1: it is no event: missing field `seq`"),
+            (good, "FILE: it holds 1 events, not 2; lower --events or name a longer one"),
+            (
+                r#"{"seq":0,"ts":1,"type":"tcp_close","pid":3}"#,
+                "FILE line 1: it has no saddr or no daddr",
+            ),
+            (
+                r#"{"seq":0,"ts":1,"type":"boot","pid":3}"#,
+                "FILE line 1: its type is \"boot\"; known are process_start",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = refused(text);
+            assert!(said.starts_with(expected), "{said}");
+        }
+        let said = refused(&format!("{good}\n\nnothing\n"));
+        assert!(said.starts_with("FILE line 3: it is no event"), "{said}");
+    }
+
+    #[test]
+    fn an_event_goes_to_the_sensor_of_its_process_number() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = (0..6).map(|pid| {
+            format!("{{\"seq\":{pid},\"ts\":1,\"type\":\"process_end\",\"pid\":{pid}}}\n")
+        });
+        std::fs::write(file.path(), lines.collect::<String>()).unwrap();
+        let corpus = Corpus::read(file.path(), 4, None, |_| {}).unwrap();
+        let pids = |at: usize| corpus.by_sensor[at].iter().map(|event| event.pid);
+        assert_eq!(pids(0).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(pids(3).collect::<Vec<_>>(), [3]);
+    }
+}

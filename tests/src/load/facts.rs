@@ -388,3 +388,60 @@ fn end_connection(
     add_ends(&mut list, ends, first_seen);
     list.give((connection::KIND, Change::Ended, time_ns), take);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::load::sample;
+
+    /// What the fact was about, and its number.
+    type Told = (Kind, Change, Option<u64>);
+
+    fn tell_all(text: &str, rows_max: usize) -> (Vec<Told>, usize) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let corpus = Corpus::read(file.path(), 1, None, |_| {}).unwrap();
+        let mut world = World::new(Timeline::ending_at(1 << 60, &corpus), rows_max);
+        let (mut told, mut rows) = (Vec::new(), BTreeSet::new());
+        let mut rows_most = 0;
+        for event in &corpus.by_sensor[0] {
+            world.tell(event, &corpus.texts, |fact| {
+                let features: Vec<u16> = fact.fields.iter().map(|field| field.feature.0).collect();
+                assert!(features.is_sorted(), "{fact:?}");
+                let number = match fact.value(Feature::SOURCE_SEQ) {
+                    Some(Value::U64(number)) => Some(number),
+                    _ => None,
+                };
+                let keys = if fact.kind == process::KIND { 3..=4 } else { 3..=8 };
+                let is_key = |field: &&Field<'_>| keys.contains(&field.feature.0);
+                let key = format!("{:?}", fact.fields.iter().filter(is_key).collect::<Vec<_>>());
+                match fact.change {
+                    Change::Whole => assert!(rows.insert((fact.kind, key)), "{fact:?}"),
+                    Change::Ended => assert!(rows.remove(&(fact.kind, key)), "{fact:?}"),
+                    Change::Event | Change::Update => {}
+                }
+                rows_most = rows_most.max(rows.len());
+                told.push((fact.kind, fact.change, number));
+            });
+        }
+        (told, rows_most)
+    }
+
+    #[test]
+    fn every_event_is_one_numbered_fact_and_rows_begin_before_they_end() {
+        let (told, _) = tell_all(&sample::corpus(5_000, 0), 600);
+        let numbers: Vec<u64> = told.iter().filter_map(|(_, _, number)| *number).collect();
+        assert_eq!(numbers, (0..5_000).collect::<Vec<_>>());
+        let implied = told.iter().filter(|(_, _, number)| number.is_none()).count();
+        assert!(implied > 0, "the corpus closes what it never opened");
+    }
+
+    #[test]
+    fn no_more_elements_are_known_than_there_is_room_for() {
+        let (told, rows_most) = tell_all(&sample::corpus(5_000, 0), 20);
+        assert!(rows_most <= 21, "{rows_most}");
+        assert!(told.iter().any(|told| matches!(told, (_, Change::Ended, None))));
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Invariant: the same arguments give the same lines, and every event has its place as its `seq`.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 
 /// The SHA-256 of the executable of the process that starts first, as the corpus writes it.
@@ -18,89 +19,125 @@ const BEGIN_NS: u64 = 1_790_000_000_000_000_000;
 /// two are alike.
 #[must_use]
 pub fn corpus(events: u64, path_bytes: usize) -> String {
+    let mut machine = Machine { chance: Chance(0x9e37_79b9_7f4a_7c15), ..Machine::default() };
     let mut text = String::new();
-    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move || {
-        chance ^= chance << 13;
-        chance ^= chance >> 7;
-        chance ^= chance << 17;
-        chance
-    };
-    let mut running = std::collections::VecDeque::new();
-    let mut pid = FIRST_PID;
     for seq in 0..events {
         let ts = BEGIN_NS + seq * STEP_NS;
-        let head = format!("{{\"seq\":{seq},\"ts\":{ts},\"host\":\"anywhere\"");
-        let choice = next() % 100;
-        let line = if running.len() < 12 || choice < 20 {
-            let hash = match seq {
-                0 => FIRST_HASH.to_owned(),
-                _ => format!("{:064x}", next() % 40),
-            };
-            let line = format!(
-                "\"type\":\"process_start\",\"pid\":{pid},\"ppid\":{},\"path\":\"/opt/tool/{}\",\
-                 \"cmdline\":\"tool --job {} --step {}\",\"uid\":1500,\"user\":\"robin\",\
-                 \"parent\":\"/sbin/first\",\"sha256\":\"{hash}\",\"cwd\":\"/srv\"",
-                running.back().copied().unwrap_or(1),
-                next() % 40,
-                next() % 30,
-                next() % 500
-            );
-            running.push_back(pid);
-            pid += 1;
-            line
-        } else {
-            let at = next() as usize % running.len();
-            let of = running.get(at).copied().unwrap_or(FIRST_PID);
-            match choice {
-                20..38 => {
-                    running.remove(at);
-                    format!(
-                        "\"type\":\"process_end\",\"pid\":{of},\"exit_code\":{},\"utime_us\":{},\
-                         \"stime_us\":12,\"duration_ms\":{}",
-                        next() % 2,
-                        next() % 9_000,
-                        next() % 5_000
-                    )
-                }
-                38..60 => {
-                    // Every third is closed without having been seen open.
-                    let ends = format!(
-                        "\"pid\":{of},\"path\":\"/opt/tool/1\",\"user\":\"robin\",\"saddr\":\
-                         \"192.0.2.7\",\"sport\":{},\"daddr\":\"198.51.100.{}\",\"dport\":443,\
-                         \"proto\":\"tcp\"",
-                        20_000 + next() % 64,
-                        next() % 16
-                    );
-                    match next() % 3 {
-                        0 => format!(
-                            "\"type\":\"tcp_close\",{ends},\"bytes_sent\":{}",
-                            next() % 9_999
-                        ),
-                        _ => format!("\"type\":\"tcp_connect\",{ends},\"direction\":\"outbound\""),
-                    }
-                }
-                60..92 => {
-                    let mut file = format!("/srv/data/{:x}", next());
-                    while file.len() < path_bytes {
-                        let _ = write!(file, "-{:x}", next());
-                    }
-                    format!(
-                        "\"type\":\"file_modify\",\"pid\":{of},\"path\":\"/opt/tool/2\",\"user\":\
-                         \"robin\",\"file\":\"{file}\",\"size\":{},\"mode\":\"0640\",\"inode\":{}",
-                        next() % 100_000,
-                        next() % 1_000_000
-                    )
-                }
-                _ => format!(
-                    "\"type\":\"dns_query\",\"pid\":{of},\"path\":\"/opt/tool/3\",\"user\":\
-                     \"robin\",\"qname\":\"h{}.example.org\",\"qtype\":\"A\",\"rcode\":\"NOERROR\",\
-                     \"answers\":[\"198.51.100.9\"]",
-                    next() % 90
-                ),
-            }
-        };
-        let _ = writeln!(text, "{head},{line}}}");
+        let line = machine.happening(seq, path_bytes);
+        let _ = writeln!(text, "{{\"seq\":{seq},\"ts\":{ts},\"host\":\"anywhere\",{line}}}");
     }
     text
+}
+
+/// Numbers that look random and are not.
+#[derive(Default)]
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.number() % bound
+    }
+
+    fn number(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+/// The invented machine.
+#[derive(Default)]
+struct Machine {
+    chance: Chance,
+    running: VecDeque<u64>,
+    started: u64,
+}
+
+impl Machine {
+    fn happening(&mut self, seq: u64, path_bytes: usize) -> String {
+        let choice = self.chance.below(100);
+        if self.running.len() < 12 || choice < 20 {
+            return self.start(seq);
+        }
+        let at = self.chance.below(self.running.len() as u64) as usize;
+        let pid = self.running.get(at).copied().unwrap_or(FIRST_PID);
+        match choice {
+            20..38 => {
+                self.running.remove(at);
+                self.end(pid)
+            }
+            38..60 => self.connection(pid),
+            60..92 => self.file(pid, path_bytes),
+            _ => self.look_up(pid),
+        }
+    }
+
+    fn start(&mut self, seq: u64) -> String {
+        let pid = FIRST_PID + self.started;
+        self.started += 1;
+        let hash = match seq {
+            0 => FIRST_HASH.to_owned(),
+            _ => format!("{:064x}", self.chance.below(40)),
+        };
+        let parent = self.running.back().copied().unwrap_or(1);
+        self.running.push_back(pid);
+        format!(
+            "\"type\":\"process_start\",\"pid\":{pid},\"ppid\":{parent},\"path\":\"/opt/tool/{}\",\
+             \"cmdline\":\"tool --job {} --step {}\",\"uid\":1500,\"user\":\"robin\",\
+             \"parent\":\"/sbin/first\",\"sha256\":\"{hash}\",\"cwd\":\"/srv\"",
+            self.chance.below(40),
+            self.chance.below(30),
+            self.chance.below(500)
+        )
+    }
+
+    fn end(&mut self, pid: u64) -> String {
+        format!(
+            "\"type\":\"process_end\",\"pid\":{pid},\"exit_code\":{},\"utime_us\":{},\
+             \"stime_us\":12,\"duration_ms\":{}",
+            self.chance.below(2),
+            self.chance.below(9_000),
+            self.chance.below(5_000)
+        )
+    }
+
+    /// Every third is closed, whether it was seen open or not.
+    fn connection(&mut self, pid: u64) -> String {
+        let ends = format!(
+            "\"pid\":{pid},\"path\":\"/opt/tool/1\",\"user\":\"robin\",\"saddr\":\"192.0.2.7\",\
+             \"sport\":{},\"daddr\":\"198.51.100.{}\",\"dport\":443,\"proto\":\"tcp\"",
+            20_000 + self.chance.below(64),
+            self.chance.below(16)
+        );
+        match self.chance.below(3) {
+            0 => {
+                let sent = self.chance.below(9_999);
+                format!("\"type\":\"tcp_close\",{ends},\"bytes_sent\":{sent}")
+            }
+            _ => format!("\"type\":\"tcp_connect\",{ends},\"direction\":\"outbound\""),
+        }
+    }
+
+    fn file(&mut self, pid: u64, path_bytes: usize) -> String {
+        let mut file = format!("/srv/data/{:x}", self.chance.number());
+        while file.len() < path_bytes {
+            let _ = write!(file, "-{:x}", self.chance.number());
+        }
+        format!(
+            "\"type\":\"file_modify\",\"pid\":{pid},\"path\":\"/opt/tool/2\",\"user\":\"robin\",\
+             \"file\":\"{file}\",\"size\":{},\"mode\":\"0640\",\"inode\":{}",
+            self.chance.below(100_000),
+            self.chance.below(1_000_000)
+        )
+    }
+
+    fn look_up(&mut self, pid: u64) -> String {
+        format!(
+            "\"type\":\"dns_query\",\"pid\":{pid},\"path\":\"/opt/tool/3\",\"user\":\"robin\",\
+             \"qname\":\"h{}.example.org\",\"qtype\":\"A\",\"rcode\":\"NOERROR\",\
+             \"answers\":[\"198.51.100.9\"]",
+            self.chance.below(90)
+        )
+    }
 }

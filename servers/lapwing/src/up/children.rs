@@ -224,7 +224,7 @@ enum Ending {
     Wished,
 }
 
-/// Starts a process. A fault that the environment of a debug build names is of its first life alone.
+/// Starts a process. A fault that the environment names is of its first life alone.
 fn spawn(program: &Program, is_first: bool) -> std::io::Result<Child> {
     if std::fs::metadata(&program.log).is_ok_and(|log| log.len() > LOG_BYTES_MAX) {
         std::fs::rename(&program.log, program.log.with_extension("log.old"))?;

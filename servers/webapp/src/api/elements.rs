@@ -211,3 +211,49 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lapwing_protocol::console::EventView;
+    use lapwing_protocol::id::{Lane, LogId};
+    use lapwing_protocol::items::Items;
+
+    use super::*;
+
+    fn event(seq: u64, index: u64, op: &str) -> Event {
+        let view = EventView {
+            sensor: SensorId([1; 16]),
+            machine: "m",
+            lane: Lane::Bulk,
+            log: LogId([2; 16]),
+            seq,
+            index,
+            source_seq: None,
+            time_ns: 0,
+            received_ms: 0,
+            kind: "",
+            op,
+            element: ElementGuid([0; 16]),
+            fields: Items::EMPTY,
+        };
+        Event::new(view, "d").unwrap()
+    }
+
+    /// DLV-014: whoever reads more than one server merges by sensor, lane, log and sequence.
+    #[test]
+    fn a_chunk_on_two_servers_is_told_once_and_a_jump_hides_nothing() {
+        let mut told = Told::default();
+        let mut news = |of: &[(u64, u64, &str)], next: bool| {
+            let answers = of.iter().map(|(seq, index, op)| told.is_news(&event(*seq, *index, op)));
+            let answers: Vec<bool> = answers.collect();
+            if next {
+                told.next_server();
+            }
+            answers
+        };
+        // The first server has a Jump over chunk 1, whose index is that of the chunk's first fact.
+        assert_eq!(news(&[(1, 1, "jump"), (2, 3, "event"), (2, 4, "event")], true), [true; 3]);
+        let second = [(1, 1, "event"), (1, 2, "event"), (2, 3, "event"), (3, 5, "event")];
+        assert_eq!(news(&second, false), [true, true, false, true]);
+    }
+}
