@@ -66,6 +66,19 @@ impl<'a> Rig<'a> {
         }
     }
 
+    /// Records lookups within one moment: all but the first wait in the open chunk.
+    pub(crate) fn quick_lookups(&mut self, count: u64) {
+        for _ in 0..count {
+            self.names += 1;
+            let name = format!("host-{}.example", self.names);
+            let fields = [Field::new(dns::question, Value::text(&name))];
+            let now = at(self.ms);
+            let (kind, time_ns) = (dns::KIND, now.monotonic_ns);
+            let fact = Fact { kind, change: Change::Event, time_ns, fields: &fields };
+            self.shell.fact(&mut self.sensor, now, Lane::Bulk, &fact);
+        }
+    }
+
     pub(crate) fn service(&mut self, name: &str, state: &str) {
         let fields = [
             Field::new(service::name, Value::text(name)),
@@ -82,6 +95,14 @@ impl<'a> Rig<'a> {
 
     pub(crate) fn settle(&mut self, peer: &mut Peer) {
         self.shell.settle(&mut self.sensor, at(self.ms), peer);
+    }
+
+    /// A session with a server that greets and stores nothing.
+    pub(crate) fn reconnect_to_nobody(&mut self) {
+        let mut nobody = Peer::new(0xf);
+        (nobody.chunks_ahead, nobody.is_silent) = (0, true);
+        self.reconnect(&mut nobody);
+        self.cut();
     }
 
     /// Lets time pass, timeouts included, until `peer` has a session again.

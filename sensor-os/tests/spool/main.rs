@@ -3,6 +3,7 @@
 
 mod disk;
 mod faults;
+mod power;
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
