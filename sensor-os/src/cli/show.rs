@@ -4,10 +4,10 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::{DONE, FAILED, Form, complain};
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::escape::escaped;
 use crate::spool::decode::LogDecoder;
-use crate::spool::view::{ChunkView, FoundFile, SegmentView, files};
+use crate::spool::view::{ChunkView, FoundFile, HoleView, SegmentView, files, holes};
 use crate::status::Status;
 
 pub(super) fn status(config: &Path, form: Form) -> i32 {
@@ -36,7 +36,8 @@ pub(super) fn spool(config: &Path, form: Form) -> i32 {
         }
     };
     let folder = config.state_dir.join("spool");
-    let found = match files(&folder) {
+    let found = files(&folder).and_then(|found| Ok((found, holes(&folder)?)));
+    let (found, holes) = match found {
         Ok(found) => found,
         Err(error) => {
             complain(&format!("{}: {error}", folder.display()));
@@ -45,8 +46,11 @@ pub(super) fn spool(config: &Path, form: Form) -> i32 {
     };
     let mut output = BufWriter::new(io::stdout().lock());
     finish(match form {
-        Form::Text => text(&found, &mut output),
-        Form::Json => json(&found, &mut output),
+        Form::Text => {
+            let is_in_memory = config.spool.mode == Mode::Memory;
+            text(&found, &holes, is_in_memory, &mut output)
+        }
+        Form::Json => json(&found, &holes, &mut output),
     })
 }
 
@@ -85,7 +89,7 @@ fn walk(
 }
 
 /// One object, written as it is read: a spool may be larger than memory.
-fn json(found: &[FoundFile], output: &mut impl Write) -> io::Result<()> {
+fn json(found: &[FoundFile], holes: &[HoleView], output: &mut impl Write) -> io::Result<()> {
     output.write_all(b"{\"chunks\":[")?;
     let mut separator: &[u8] = b"";
     let segments = walk(found, |chunk| {
@@ -95,11 +99,18 @@ fn json(found: &[FoundFile], output: &mut impl Write) -> io::Result<()> {
     })?;
     output.write_all(b"],\"segments\":")?;
     serde_json::to_writer(&mut *output, &segments)?;
+    output.write_all(b",\"holes\":")?;
+    serde_json::to_writer(&mut *output, holes)?;
     output.write_all(b"}\n")?;
     output.flush()
 }
 
-fn text(found: &[FoundFile], output: &mut impl Write) -> io::Result<()> {
+fn text(
+    found: &[FoundFile],
+    holes: &[HoleView],
+    is_in_memory: bool,
+    output: &mut impl Write,
+) -> io::Result<()> {
     let segments = walk(found, |chunk| {
         let keyframe = if chunk.keyframe { ", keyframe" } else { "" };
         let stored = if chunk.acked { ", stored" } else { "" };
@@ -129,8 +140,19 @@ fn text(found: &[FoundFile], output: &mut impl Write) -> io::Result<()> {
             escaped(&segment.file)
         )?;
     }
-    if segments.is_empty() {
-        writeln!(output, "the spool is empty")?;
+    for hole in holes {
+        let told = if hole.acked { ", told" } else { "" };
+        let last = match hole.to_index {
+            Some(index) => format!("up to fact {index}"),
+            None => "of a size that nobody knows".into(),
+        };
+        let HoleView { lane, log, from_seq, to_seq, cause, .. } = hole;
+        writeln!(output, "{lane} {log} hole from {from_seq} to {to_seq}, {last}: {cause}{told}")?;
+    }
+    match (segments.is_empty(), is_in_memory) {
+        (_, true) => writeln!(output, "chunks are kept in memory: see `status`")?,
+        (true, false) => writeln!(output, "the spool is empty")?,
+        (false, false) => {}
     }
     output.flush()
 }

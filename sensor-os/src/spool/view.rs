@@ -11,7 +11,7 @@ use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::element::{Value, command_outcome};
 use lapwing_protocol::error::DecodeError;
-use lapwing_protocol::id::Lane;
+use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::{Op, OpReader, RawValue};
 use serde::Serialize;
 
@@ -50,6 +50,21 @@ pub(crate) struct ChunkView {
     pub(crate) undecoded: Option<String>,
 }
 
+/// A run of a log that is not there.
+#[derive(Debug, Serialize)]
+pub(crate) struct HoleView {
+    pub(crate) lane: &'static str,
+    pub(crate) log: String,
+    pub(crate) from_seq: u64,
+    pub(crate) to_seq: u64,
+    /// The last index in it; none where nobody knows how many facts it held.
+    pub(crate) to_index: Option<u64>,
+    /// Why.
+    pub(crate) cause: String,
+    /// Whether a server was told of it.
+    pub(crate) acked: bool,
+}
+
 /// A file that was found.
 #[derive(Debug)]
 pub(crate) struct FoundFile {
@@ -58,29 +73,62 @@ pub(crate) struct FoundFile {
     acked_seq: u64,
 }
 
-/// The segment files of a spool in order of lane, log and sequence.
-///
-/// # Errors
-/// The folder cannot be read; one that is not there holds nothing.
-pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
-    let mut logs = Vec::new();
+/// The folders of a spool's logs, in order of lane and age; a spool that is not there has none.
+fn folders(spool: &Path) -> io::Result<Vec<(Lane, u64, LogId, PathBuf)>> {
     let entries = match fs::read_dir(spool) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
+    let mut logs = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if let Some((lane, ordinal, _)) = entry.file_name().to_str().and_then(parse_name) {
-            logs.push((lane, ordinal, entry.path()));
+        if let Some((lane, ordinal, log)) = entry.file_name().to_str().and_then(parse_name) {
+            logs.push((lane, ordinal, log, entry.path()));
         }
     }
-    logs.sort_by_key(|(lane, ordinal, _)| (*lane, *ordinal));
+    logs.sort_by_key(|(lane, ordinal, ..)| (*lane, *ordinal));
+    Ok(logs)
+}
+
+/// What is known durably and, newer, for the next start of the process.
+fn words(folder: &Path) -> Option<Progress> {
+    let word = |name| record::read::<Progress>(&folder.join(name)).ok().flatten();
+    match (word("progress"), word("noted")) {
+        (Some(progress), noted) => Some(progress.with_noted(noted)),
+        (None, noted) => noted,
+    }
+}
+
+/// The holes of a spool's logs, as far as they are written down.
+///
+/// # Errors
+/// As [`files`].
+pub(crate) fn holes(spool: &Path) -> io::Result<Vec<HoleView>> {
     let mut found = Vec::new();
-    for (.., folder) in logs {
-        let word = |name| record::read::<Progress>(&folder.join(name)).ok().flatten();
-        let words = [word("progress"), word("noted")];
-        let acked_seq = words.iter().flatten().map(|word| word.acked.seq).max().unwrap_or(0);
+    for (lane, _, log, folder) in folders(spool)? {
+        let Some(progress) = words(&folder) else { continue };
+        found.extend(progress.holes.iter().map(|hole| HoleView {
+            lane: lane_name(lane),
+            log: log.to_string(),
+            from_seq: hole.from_seq,
+            to_seq: hole.to_seq,
+            to_index: hole.next_index.map(|next| next.saturating_sub(1)),
+            cause: format!("{:?}", hole.cause),
+            acked: hole.to_seq <= progress.acked.seq,
+        }));
+    }
+    Ok(found)
+}
+
+/// The segment files of a spool in order of lane, log and sequence.
+///
+/// # Errors
+/// The folder cannot be read; one that is not there holds nothing.
+pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
+    let mut found = Vec::new();
+    for (.., folder) in folders(spool)? {
+        let acked_seq = words(&folder).map_or(0, |progress| progress.acked.seq);
         let Ok(entries) = fs::read_dir(&folder) else { continue };
         let mut files: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
