@@ -2,8 +2,8 @@
 //!
 //! Whatever else a spool does is arithmetic; so a test that puts another disk below it can refuse
 //! an operation, tear it, or forget what was not synced. Not here: what is in the files.
-//! Invariants: a path is only ever below the spool's folder; nothing is believed to outlive a power cut unless
-//! a sync of it succeeded.
+//! Invariants: a path is only ever below the spool's folder; nothing is believed to outlive a
+//! power cut unless a sync of it succeeded.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
