@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::batch::Misuse;
+use crate::disk::Engine;
 use crate::envelope::Damage;
 
 /// What was being done when it failed.
@@ -47,6 +48,13 @@ pub enum Blame {
     Busy,
     /// There is no store at the place.
     Missing,
+    /// Another storage engine than the configured one keeps it.
+    OtherEngine {
+        /// Whose data it is.
+        found: Engine,
+        /// Which engine was to open it.
+        wanted: Engine,
+    },
     /// One stored value does not match its checksum or has an unknown version.
     Value {
         /// The key of the damaged value.
@@ -122,6 +130,11 @@ impl StoreError {
             Blame::BackEnd(_) | Blame::Stopped => "start the server again",
             Blame::Slow(_) => "check the disk; if it is healthy, restore the last backup",
             Blame::Missing => "check the configured data directory",
+            Blame::OtherEngine { .. } => {
+                "set server.store.engine to the engine that keeps it, or convert: with the old \
+                 setting `lapwing store export`, move the folder aside, and with the new setting \
+                 `lapwing store import`"
+            }
             Blame::Caller(_) | Blame::Simulated => return None,
         })
     }
@@ -148,6 +161,9 @@ impl fmt::Display for Blame {
             Self::Disk { text, .. } => f.write_str(text),
             Self::Busy => f.write_str("it is in use"),
             Self::Missing => f.write_str("there is no store"),
+            Self::OtherEngine { found, wanted } => {
+                write!(f, "it holds data of {found}, and the configuration says {wanted}")
+            }
             Self::Value { key, damage } => {
                 f.write_str("the value of key ")?;
                 key.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;

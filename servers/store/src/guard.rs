@@ -38,6 +38,7 @@ impl Guard {
     }
 
     /// The number of syncs that succeeded.
+    #[cfg(test)]
     pub(crate) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }

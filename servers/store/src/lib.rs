@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod condition;
+mod disk;
 mod envelope;
 mod error;
 mod guard;
@@ -19,6 +21,7 @@ pub mod journal;
 pub mod limits;
 mod memory;
 mod parts;
+mod redb;
 mod rows;
 mod sled;
 mod space;
@@ -27,8 +30,8 @@ pub mod suite;
 mod ticket;
 mod writer;
 
-pub use self::sled::{DiskOptions, DiskStore};
 pub use batch::{Batch, Misuse, Operation as BatchOperation};
+pub use disk::{DiskOptions, DiskStore, Engine};
 pub use envelope::{Damage, FORMAT_VERSION};
 pub use error::{Blame, Operation, StoreError};
 pub use memory::{MemoryDisk, MemoryStore};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use lapwing_store::suite::{CASES, Place, PowerCut};
-use lapwing_store::{DiskOptions, DiskStore, MemoryDisk, Store, StoreError};
+use lapwing_store::{DiskOptions, DiskStore, Engine, MemoryDisk, Store, StoreError};
 
 struct InMemory(MemoryDisk);
 
@@ -17,11 +17,12 @@ impl Place for InMemory {
     }
 }
 
-struct OnDisk(tempfile::TempDir);
+struct OnDisk(tempfile::TempDir, Engine);
 
 impl Place for OnDisk {
     fn open(&self) -> Result<Box<dyn Store>, StoreError> {
-        Ok(Box::new(DiskStore::open(&self.0.path().join("store"), &DiskOptions::default())?))
+        let options = DiskOptions::of(self.1);
+        Ok(Box::new(DiskStore::open(&self.0.path().join("store"), &options)?))
     }
 
     fn cut_power(&self) -> PowerCut {
@@ -43,8 +44,13 @@ fn the_memory_back_end_conforms() {
 }
 
 #[test]
-fn the_disk_back_end_conforms() {
-    run(|_| Box::new(OnDisk(tempfile::tempdir().unwrap())));
+fn sled_on_disk_conforms() {
+    run(|_| Box::new(OnDisk(tempfile::tempdir().unwrap(), Engine::Sled)));
+}
+
+#[test]
+fn redb_on_disk_conforms() {
+    run(|_| Box::new(OnDisk(tempfile::tempdir().unwrap(), Engine::Redb)));
 }
 
 #[test]

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::disk::{DiskOptions, DiskStore};
 use crate::error::{Blame, Operation, StoreError};
 use crate::memory::MemoryDisk;
-use crate::sled::{DiskOptions, DiskStore};
 use crate::store::Store;
 
 /// A factory of partition stores.
