@@ -12,6 +12,7 @@ pub mod assignment;
 pub mod change;
 pub mod decode;
 pub mod delivery;
+pub mod engine;
 pub mod enrolment;
 pub mod evidence;
 pub mod fleet;

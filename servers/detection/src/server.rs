@@ -21,8 +21,8 @@ use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::id::Incarnation;
 use lapwing_server_core::delivery::Offerings;
-use lapwing_store::journal::{self, DirectoryPartitions, JournalOptions};
-use lapwing_store::{DiskOptions, RowStore};
+use lapwing_store::RowStore;
+use lapwing_store::journal::{self, JournalOptions};
 
 use smol::Task;
 
@@ -152,8 +152,8 @@ impl Parts {
                  certificate that was made for this one"
             )));
         }
-        let journal = open_journal(&config)?;
-        let state = RowStore::open(&config.server.data_dir.join("state")).map_err(role)?;
+        let journal = open_journal(&config, host)?;
+        let state = host.storage().rows("state").map_err(role)?;
         let owner = (config.server.deployment, server);
         let roster = Arc::new(Roster::load(owner, &journal, &state).map_err(role)?);
         let commands = Arc::new(Commands::load(state.clone()).map_err(role)?);
@@ -344,7 +344,7 @@ impl Parts {
 
 fn open_desk(config: &Config, host: &Host) -> Result<Option<Arc<EnrolmentDesk>>, HostError> {
     let Some(enrolment) = &config.enrolment else { return Ok(None) };
-    let keeper = RowStore::open(&config.server.data_dir.join("enrolment")).map_err(role)?;
+    let keeper = host.storage().rows("enrolment").map_err(role)?;
     let desk = Desk::open(config.server.deployment, enrolment, keeper, host.metrics());
     desk.map(|desk| Some(Arc::new(EnrolmentDesk(desk)))).map_err(role)
 }
@@ -362,12 +362,10 @@ fn role(error: impl std::fmt::Display) -> HostError {
     HostError::Role(error.to_string())
 }
 
-fn open_journal(config: &Config) -> Result<Arc<journal::Journal>, HostError> {
-    let folder = config.server.data_dir.join("journal");
+fn open_journal(config: &Config, host: &Host) -> Result<Arc<journal::Journal>, HostError> {
     let mut fresh = [0; 16];
     getrandom::fill(&mut fresh).map_err(role)?;
     let mut options = JournalOptions::new(journal::Incarnation::Keep(fresh), clock::unix_ms());
     options.partition_bytes_max = config.journal.partition.0;
-    let partitions = DirectoryPartitions::new(&folder, DiskOptions::default());
-    journal::Journal::open(Arc::new(partitions), &options).map(Arc::new).map_err(role)
+    host.storage().journal("journal", &options).map_err(role)
 }

@@ -53,8 +53,8 @@ impl Server {
         shutdown: &Shutdown,
     ) -> Result<Self, HostError> {
         let host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
-        let rows = RowStore::open(&config.server.data_dir.join("store"))
-            .map_err(|error| HostError::Role(error.to_string()))?;
+        let rows = host.storage().rows("store");
+        let rows = rows.map_err(|error| HostError::Role(error.to_string()))?;
         let intel = Intel::open(config, &host, rows.clone()).map_err(HostError::Role)?;
         let clients = match config.server.role {
             Role::IntelGlobal => Clients::OfAnyDeployment,

@@ -51,8 +51,8 @@ impl Server {
         shutdown: &Shutdown,
     ) -> Result<Self, HostError> {
         let host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
-        let rows = RowStore::open(&config.server.data_dir.join("store"))
-            .map_err(|error| HostError::Role(error.to_string()))?;
+        let rows = host.storage().rows("store");
+        let rows = rows.map_err(|error| HostError::Role(error.to_string()))?;
         let state = State::open(rows.clone(), host.metrics()).map_err(HostError::Role)?;
         let state = Arc::new(state);
         let directory = Directory::new(&config.peers, &host, &state)?;

@@ -8,9 +8,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lapwing_protocol::id::ServerId;
 use lapwing_protocol::registration::{ServerRole, ServerStatus};
+use lapwing_store::StoreError;
+use smol::Timer;
 
 use crate::clock;
 use crate::config::{SecretError, Server, TokenDigest};
@@ -18,12 +21,17 @@ use crate::http;
 use crate::identity::{IdentityError, PeerIdentity, Role};
 use crate::listener::{BindError, Connection, Fault, Listener, ListenerContext};
 use crate::metrics::{self, Health, ListenerMetrics, Metrics};
+use crate::notice::Notice;
 use crate::peer::{self, Failure, PeerClient, Service};
 use crate::runtime::Executor;
 use crate::shutdown::Shutdown;
+use crate::storage::Storage;
 use crate::tls::{
     ClientTls, Credentials, CredentialsError, ExpectedPeer, HandshakeError, Plane, ServerPlanes,
 };
+
+/// How long a server whose store failed goes on, so that its connections say so.
+const STORE_FAILED_TIME: Duration = Duration::from_millis(500);
 
 /// Whose clients may call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub enum HostError {
     Secret(SecretError),
     /// Something of the role itself: its store, its files.
     Role(String),
+    /// A store failed while the server ran: nothing more is acknowledged, and it ends.
+    Store(StoreError),
 }
 
 impl fmt::Display for HostError {
@@ -74,6 +84,7 @@ impl fmt::Display for HostError {
             Self::Tls(error) => error.fmt(f),
             Self::Secret(error) => error.fmt(f),
             Self::Role(text) => f.write_str(text),
+            Self::Store(error) => write!(f, "nothing more is acknowledged: {error}"),
         }
     }
 }
@@ -91,6 +102,8 @@ pub struct Myself {
     pub version: &'static str,
     /// When it started, milliseconds since 1970.
     pub started_ms: u64,
+    /// What a person should know although it works.
+    pub notice: Notice,
 }
 
 impl Myself {
@@ -105,6 +118,8 @@ impl Myself {
     /// # Errors
     /// The role has no such answer: a sensor's, or that of a command.
     pub fn status(&self, trouble: &str) -> Result<Vec<u8>, Failure> {
+        let notice = self.notice.text();
+        let trouble = if trouble.is_empty() { notice.as_str() } else { trouble };
         let role = server_role(self.identity.role).ok_or_else(|| {
             Failure::new(lapwing_protocol::code::Code::UNSUPPORTED, "this is no server")
         })?;
@@ -145,6 +160,7 @@ pub struct Host {
     metrics: Metrics,
     token: Option<TokenDigest>,
     myself: Arc<Myself>,
+    storage: Arc<Storage>,
 }
 
 impl Host {
@@ -168,17 +184,21 @@ impl Host {
         let listeners = server.listen.iter().map(|address| Listener::bind(*address));
         let listeners: Vec<Listener> =
             listeners.collect::<Result<_, _>>().map_err(HostError::Bind)?;
-        let myself =
-            Myself { identity, name: server.name.clone(), version, started_ms: clock::unix_ms() };
+        let metrics = Metrics::default();
+        let notice = Notice::default();
+        let storage = Storage::new(server, &metrics, notice.clone());
+        let started_ms = clock::unix_ms();
+        let myself = Myself { identity, name: server.name.clone(), version, started_ms, notice };
         Ok(Self {
             executor: Arc::clone(executor),
             shutdown: shutdown.clone(),
             server: server.clone(),
             credentials,
             listeners,
-            metrics: Metrics::default(),
+            metrics,
             token,
             myself: Arc::new(myself),
+            storage: Arc::new(storage),
         })
     }
 
@@ -204,6 +224,12 @@ impl Host {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// The stores of this server.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.storage
     }
 
     /// Who this server is.
@@ -269,7 +295,7 @@ impl Host {
     /// shutdown has begun and connections have drained.
     ///
     /// # Errors
-    /// The TLS library refuses.
+    /// The TLS library refuses, or a store failed.
     pub async fn serve_ports(
         self,
         ports: Vec<Port>,
@@ -307,10 +333,19 @@ impl Host {
             };
             serving.push(self.executor.spawn(listener.serve(planes, context.clone(), handler)));
         }
-        for task in serving {
-            task.await;
-        }
-        Ok(())
+        let drained = async {
+            for task in serving {
+                task.await;
+            }
+            Ok(())
+        };
+        let failed = async {
+            let error = Arc::clone(&self.storage).watch().await;
+            // Who waits for an answer is told why there is none.
+            Timer::after(STORE_FAILED_TIME).await;
+            Err(HostError::Store(error))
+        };
+        smol::future::or(drained, failed).await
     }
 }
 

@@ -49,8 +49,7 @@ impl Server {
     ) -> Result<Self, HostError> {
         let host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
         let role = |error: &dyn std::fmt::Display| HostError::Role(error.to_string());
-        let rows =
-            RowStore::open(&config.server.data_dir.join("store")).map_err(|error| role(&error))?;
+        let rows = host.storage().rows("store").map_err(|error| role(&error))?;
         let registration =
             Registration::open(config, &host, rows.clone()).map_err(|error| role(&error))?;
         Ok(Self { host, registration: Arc::new(registration), rows })

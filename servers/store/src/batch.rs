@@ -32,6 +32,8 @@ pub enum Misuse {
     HeadsFull,
     /// The segment number that is reserved for the end of a log.
     SegmentReserved,
+    /// One partition more than `PARTITIONS_MAX`.
+    PartitionsFull,
 }
 
 impl fmt::Display for Misuse {
@@ -46,6 +48,9 @@ impl fmt::Display for Misuse {
             Self::HeadTooLong(length) => write!(f, "the head record has {length} bytes"),
             Self::HeadsFull => f.write_str("the journal holds as many heads as it may"),
             Self::SegmentReserved => f.write_str("the segment number is reserved"),
+            Self::PartitionsFull => {
+                f.write_str("the journal keeps as many partitions as it may: keep facts for less")
+            }
         }
     }
 }

@@ -8,11 +8,12 @@ use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
+
+use lapwing_server_core::engine::Engine;
 
 use crate::batch::Batch;
 use crate::condition::panic_text;
@@ -23,54 +24,16 @@ use crate::limits::{CACHE_BYTES, OPEN_SECONDS_MAX};
 use crate::redb::{self, RedbStore};
 use crate::sled::{self, SledStore};
 use crate::store::{Scan, Store, Visitor};
+use crate::transfer::Tap;
 
 /// Written when creation is complete: from then on the format record must be found. Its first line
 /// is the version; a second one names the engine, and without one it is sled.
 const FORMAT_FILE: &str = "format";
 
-/// What keeps the keys and values of a store on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Engine {
-    /// sled 0.34.7 behind the durability guard.
-    #[default]
-    Sled,
-    /// redb.
-    Redb,
-}
-
-impl Engine {
-    /// Every engine.
-    pub const ALL: [Self; 2] = [Self::Sled, Self::Redb];
-
-    /// Its name in configurations and format files.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sled => "sled",
-            Self::Redb => "redb",
-        }
-    }
-
-    const fn data_file(self) -> &'static str {
-        match self {
-            Self::Sled => sled::DATA_FILE,
-            Self::Redb => redb::DATA_FILE,
-        }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Engine {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|engine| engine.name() == text);
-        known.ok_or_else(|| format!("{text:?} is not a storage engine; write \"sled\" or \"redb\""))
+const fn data_file(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sled => sled::DATA_FILE,
+        Engine::Redb => redb::DATA_FILE,
     }
 }
 
@@ -100,7 +63,10 @@ impl DiskOptions {
 }
 
 /// A store in a directory.
-pub struct DiskStore(Box<dyn Store>);
+pub struct DiskStore {
+    engine: Box<dyn Store>,
+    tap: Tap,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
@@ -161,7 +127,7 @@ impl DiskStore {
                 let blame = Blame::OtherEngine { found, wanted: options.engine };
                 return Err(StoreError::new(Operation::Open, &place, blame));
             }
-            Some(engine) if !path.join(engine.data_file()).is_file() => {
+            Some(engine) if !path.join(data_file(engine)).is_file() => {
                 return Err(StoreError::corrupt(Operation::Open, &place, "its data file is gone"));
             }
             None if presence == Presence::Expect => {
@@ -178,7 +144,7 @@ impl DiskStore {
             guard::write_file(&path.join(FORMAT_FILE), text.as_bytes())
                 .map_err(|error| StoreError::disk(Operation::Create, &place, &error))?;
         }
-        Ok(Self(store))
+        Ok(Self { engine: store, tap: Tap::default() })
     }
 }
 
@@ -251,27 +217,31 @@ fn open_engine(
 
 impl Store for DiskStore {
     fn place(&self) -> &Arc<str> {
-        self.0.place()
+        self.engine.place()
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.apply(batch)
+        self.tap.apply(batch, |batch| self.engine.apply(batch))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.0.sync()
+        self.engine.sync()
     }
 
     fn read_sealed(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool, StoreError> {
-        self.0.read_sealed(key, visit)
+        self.engine.read_sealed(key, visit)
     }
 
     fn scan_sealed(&self, scan: &Scan<'_>, visit: &mut Visitor<'_>) -> Result<(), StoreError> {
-        self.0.scan_sealed(scan, visit)
+        self.engine.scan_sealed(scan, visit)
     }
 
     fn size_bytes(&self) -> Result<u64, StoreError> {
-        self.0.size_bytes()
+        self.engine.size_bytes()
+    }
+
+    fn tap(&self) -> Option<&Tap> {
+        Some(&self.tap)
     }
 }
 

@@ -7,8 +7,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use lapwing_server_core::engine::Engine;
+
 use crate::batch::Misuse;
-use crate::disk::Engine;
 use crate::envelope::Damage;
 
 /// What was being done when it failed.

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _,
-    StorageError, TableDefinition,
+    Database, DatabaseError, Durability, ReadableDatabase as _, ReadableTable as _, StorageError,
+    TableDefinition,
 };
 
 use crate::batch::{Batch, Operation as BatchOperation};

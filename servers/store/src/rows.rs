@@ -47,8 +47,8 @@ impl RowStore {
     ///
     /// # Errors
     /// As for [`DiskStore::open`].
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Self::over(Arc::new(DiskStore::open(path, &DiskOptions::default())?))
+    pub fn open(path: &Path, options: &DiskOptions) -> Result<Self, StoreError> {
+        Self::over(Arc::new(DiskStore::open(path, options)?))
     }
 
     /// Rows in a store that is open.
@@ -125,6 +125,11 @@ impl RowStore {
     #[must_use]
     pub fn failure(&self) -> Option<StoreError> {
         self.writer.failure()
+    }
+
+    /// Resolves to the error that stopped the store, when one does.
+    pub async fn stopped(&self) -> StoreError {
+        self.writer.stopped().await
     }
 
     /// Commits what waits and takes nothing more. Blocks on the disk.

@@ -11,6 +11,7 @@ use crate::batch::{Batch, check_key};
 use crate::envelope::{self, Damage};
 use crate::error::{Blame, Operation, StoreError};
 use crate::limits::SCAN_ENTRIES_MAX;
+use crate::transfer::Tap;
 
 /// A key and its verified payload.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -110,6 +111,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// When the back end cannot measure.
     fn size_bytes(&self) -> Result<u64, StoreError>;
+
+    /// What keeps the batches that are applied while the store is copied; `None` where nobody
+    /// copies a store at work.
+    fn tap(&self) -> Option<&Tap> {
+        None
+    }
 
     /// The payload of `key`, verified.
     ///

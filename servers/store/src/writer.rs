@@ -305,6 +305,17 @@ impl<S: Sink> Writer<S> {
         }
     }
 
+    /// Resolves to the error that stopped the writer, when one does.
+    pub async fn stopped(&self) -> StoreError {
+        loop {
+            let listener = self.shared.room.listen();
+            if let Some(error) = self.failure() {
+                return error;
+            }
+            listener.await;
+        }
+    }
+
     /// The number of items and bytes that wait.
     #[must_use]
     pub fn backlog(&self) -> (usize, usize) {

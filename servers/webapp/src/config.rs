@@ -176,6 +176,22 @@ listen = ["127.0.0.1:443"]
 # The least important level that is logged: off, error, warn, info, debug or trace.
 #log_level = "info"
 
+# How what it must not lose is kept.
+[server.store]
+# The engine: sled or redb. Changed with data in the folder: see `lapwing store --help`.
+#engine = "sled"
+# Bytes that its stores may take; left out: as much as there is.
+#quota = "100 GiB"
+# Bytes that must stay free on their file system.
+#free_space_floor = "256 MiB"
+
+# Where its stores are backed up while it runs. Without this section nothing is.
+#[server.backup]
+# The folder of this server's backups alone, best on another disk.
+#folder = "backup"
+# How long after one backup the next one begins; at least 15 m.
+#every = "1 h"
+
 # Certificate, key and the authorities to trust, all PEM.
 [server.tls]
 # This server's certificate; browsers see it too, so it should name the host they use.

@@ -208,8 +208,9 @@ fn identity(config: &Config, credentials: &Credentials) -> Result<PeerIdentity, 
 
 async fn open_accounts(config: &Config) -> Result<Accounts, RunError> {
     let folder = config.server.data_dir.clone();
+    let options = DiskOptions::of(config.server.store.engine);
     let accounts = smol::unblock(move || {
-        let store = DiskStore::open(&folder, &DiskOptions::default()).map_err(RunError::Store)?;
+        let store = DiskStore::open(&folder, &options).map_err(RunError::Store)?;
         Accounts::open(Arc::new(store)).map_err(RunError::from)
     })
     .await?;

@@ -14,7 +14,7 @@ pub const EDGES: [(&str, &[&str]); 15] = [
     ("lapwing-sensor-os", &["lapwing-protocol", "lapwing-sensor-core"]),
     ("lapwing-server-core", &["lapwing-protocol"]),
     ("lapwing-store", &["lapwing-protocol", "lapwing-server-core"]),
-    ("lapwing-net", &["lapwing-protocol", "lapwing-server-core"]),
+    ("lapwing-net", &["lapwing-protocol", "lapwing-server-core", "lapwing-store"]),
     ("lapwing-registration", SERVER),
     ("lapwing-detection", SERVER),
     ("lapwing-update", SERVER),
@@ -51,8 +51,9 @@ const EVERYTHING: &[&str] = &[
 ];
 
 /// Foreign crates that only some crates may name, and those crates.
-pub const FOREIGN: [(&str, &[&str]); 11] = [
+pub const FOREIGN: [(&str, &[&str]); 12] = [
     ("sled", &["lapwing-store"]),
+    ("redb", &["lapwing-store"]),
     ("rustls", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests", "lapwing-conformance"]),
     ("futures-rustls", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests"]),
     ("ring", &["lapwing-net", "lapwing-sensor-os", "lapwing-tests"]),

@@ -10,6 +10,7 @@ mod locate;
 mod quantity;
 mod secret;
 mod server;
+mod storage;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub use error::{ConfigError, ConfigErrorKind, Refusal};
 pub use quantity::{Period, Size};
 pub use secret::{Secret, SecretError, TokenDigest};
 pub use server::{LogLevel, Server, ServerLimits, Tls, identifier};
+pub use storage::{Backup, Storage};
 
 use crate::identity::Role;
 use locate::Locations;

@@ -9,7 +9,7 @@ use lapwing_protocol::id::DeploymentId;
 use lapwing_protocol::limits::NAME_BYTES_MAX;
 use serde::Deserialize;
 
-use super::Refusal;
+use super::{Backup, Refusal, Storage};
 use crate::identity::Role;
 use crate::limits::ListenerLimits;
 
@@ -40,6 +40,12 @@ pub struct Server {
     /// Bounds of the listeners.
     #[serde(default)]
     pub limits: ServerLimits,
+    /// The engine of its stores, and the room they may take.
+    #[serde(default)]
+    pub store: Storage,
+    /// Where its stores are backed up; left out: nowhere.
+    #[serde(default)]
+    pub backup: Option<Backup>,
 }
 
 /// The files of the server's identity, all PEM.
@@ -136,6 +142,7 @@ impl Server {
             vec![&mut self.data_dir, &mut self.tls.cert, &mut self.tls.key, &mut self.tls.ca];
         paths.extend(self.tls.client_ca.iter_mut());
         paths.extend(self.metrics_token_file.iter_mut());
+        paths.extend(self.backup.iter_mut().map(|backup| &mut backup.folder));
         paths
     }
 
@@ -161,6 +168,7 @@ impl Server {
                 "write at least one, such as [\"127.0.0.1:8443\"]",
             ));
         }
+        self.backup.as_ref().map_or(Ok(()), Backup::check)?;
         let limits = [
             ("connections_max", self.limits.connections_max),
             ("handshakes_max", self.limits.handshakes_max),

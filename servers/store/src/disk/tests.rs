@@ -48,7 +48,7 @@ fn another_engines_data_is_refused_by_name_and_left_alone() {
         assert_eq!(error.blame, Blame::OtherEngine { found: held, wanted: asked });
         let text = error.to_string();
         assert!(text.contains("server.store.engine") && text.contains("store export"), "{text}");
-        assert!(!directory.path().join(asked.data_file()).exists());
+        assert!(!directory.path().join(data_file(asked)).exists());
         let store = open(directory.path(), held).unwrap();
         assert_eq!(store.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
     }

@@ -8,6 +8,7 @@
 //! the newest partition has every live head; readers see only what is durable. `docs/store.md`,
 //! STO-030 to STO-053, says the rest.
 
+mod adopting;
 mod opening;
 mod partitions;
 mod reading;
@@ -21,6 +22,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub(crate) use adopting::{adopt, decode_head};
 pub use partitions::{DirectoryPartitions, MemoryPartitions, Partitions};
 pub use reading::{LogRange, Page, PageLimit};
 pub use record::{Entry, Head, LaneKey, LogKey};
@@ -30,6 +32,7 @@ pub use sink::Append;
 use crate::batch::Misuse;
 use crate::error::{Blame, Operation, StoreError};
 use crate::limits::{BODY_BYTES_MAX, HEAD_RECORD_BYTES_MAX, HEADER_BYTES_MAX, PARTITION_BYTES_MAX};
+use crate::store::Store;
 use crate::ticket::Ticket;
 use crate::writer::{Refusal, Refused, Writer, WriterOptions};
 use record::SEGMENT_END;
@@ -116,7 +119,7 @@ impl Journal {
         }
         self.writer.submit(Command::Append(append)).map_err(|refused| match refused.item {
             Command::Append(item) => Box::new(Refused { item, why: refused.why }),
-            Command::ForgetHead(_) | Command::DropPartitions(_) => {
+            Command::ForgetHead(_) | Command::DropPartitions(_) | Command::ClosePartition(_) => {
                 unreachable!("a writer gives back the item that it was given")
             }
         })
@@ -158,6 +161,11 @@ impl Journal {
     #[must_use]
     pub fn failure(&self) -> Option<StoreError> {
         self.writer.failure()
+    }
+
+    /// Resolves to the error that stopped the journal, when one does.
+    pub async fn stopped(&self) -> StoreError {
+        self.writer.stopped().await
     }
 
     /// The number of entries and bytes that wait for the writer.
@@ -260,16 +268,41 @@ impl Journal {
             return Ok(report);
         }
         let firsts = report.dropped.iter().map(|partition| partition.first).collect();
-        let stopped = || StoreError::new(Operation::Remove, &self.shared.place, Blame::Stopped);
+        self.order(Operation::Remove, Command::DropPartitions(firsts))?;
+        retention::remove(&self.shared, &report.dropped)?;
+        Ok(report)
+    }
+
+    /// Closes the newest partition, if it holds anything, and opens the next one: what is closed
+    /// never changes again. Gives the last commit id in it; 0 where there is none. `wall_ms` is the
+    /// wall time now, in milliseconds since 1970. Blocks.
+    ///
+    /// # Errors
+    /// There are `PARTITIONS_MAX` already, or the journal stopped.
+    pub fn close_partition(&self, wall_ms: u64) -> Result<u64, StoreError> {
+        self.order(Operation::Create, Command::ClosePartition(wall_ms))
+    }
+
+    /// Runs `work` on the closed partition `first`; `None` where it was dropped. Appends wait for
+    /// it only when they open a partition, other readers of closed partitions always: keep it
+    /// short. Blocks.
+    pub(crate) fn with_closed<T>(
+        &self,
+        first: u64,
+        work: impl FnOnce(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        self.shared.with_partition(first, work)
+    }
+
+    fn order(&self, operation: Operation, command: Command) -> Result<u64, StoreError> {
+        let stopped = || StoreError::new(operation, &self.shared.place, Blame::Stopped);
         self.writer
-            .submit_blocking(Command::DropPartitions(firsts))
+            .submit_blocking(command)
             .map_err(|refused| match refused.why {
                 Refusal::Stopped(error) => error,
                 Refusal::Full | Refusal::Misuse(_) | Refusal::Closed => stopped(),
             })?
-            .wait()?;
-        retention::remove(&self.shared, &report.dropped)?;
-        Ok(report)
+            .wait()
     }
 
     /// Commits what waits and takes nothing more. Blocks. Reading goes on.

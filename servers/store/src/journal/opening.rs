@@ -27,7 +27,7 @@ use crate::store::{Scan, Store};
 const FIRST_COMMIT_ID: u64 = 1;
 
 /// A partition with the record that makes it count.
-type Complete = (Partition, Meta);
+pub(super) type Complete = (Partition, Meta);
 
 pub(crate) fn open(
     partitions: Arc<dyn Partitions>,
@@ -57,7 +57,7 @@ pub(crate) fn open(
 }
 
 /// The newest partition whose creation was finished, and later ones whose was not.
-fn newest_complete(
+pub(super) fn newest_complete(
     partitions: &dyn Partitions,
     listed: &[u64],
 ) -> Result<(Option<Complete>, Vec<u64>), StoreError> {
@@ -97,7 +97,7 @@ fn read_meta(store: &dyn Store) -> Result<Option<Meta>, StoreError> {
         .transpose()
 }
 
-fn read_table(store: &dyn Store) -> Result<BTreeMap<u64, PartitionRecord>, StoreError> {
+pub(super) fn read_table(store: &dyn Store) -> Result<BTreeMap<u64, PartitionRecord>, StoreError> {
     let scan = Scan::range(&[PARTITION], &[PARTITION + 1], SCAN_ENTRIES_MAX);
     let rows = store.scan(&scan)?.into_iter().map(|(key, value)| {
         record::first_of_partition_key(&key).zip(PartitionRecord::decode(&value))

@@ -49,6 +49,7 @@ pub(crate) enum Command {
     Append(Append),
     ForgetHead(LaneKey),
     DropPartitions(Vec<u64>),
+    ClosePartition(u64),
 }
 
 /// What the sink keeps of a head, to number and link without reading.
@@ -83,7 +84,7 @@ impl Sink for JournalSink {
             Command::Append(append) => {
                 APPEND_OVERHEAD_BYTES + append.header.len() + append.body.len() + append.head.len()
             }
-            Command::ForgetHead(_) => APPEND_OVERHEAD_BYTES,
+            Command::ForgetHead(_) | Command::ClosePartition(_) => APPEND_OVERHEAD_BYTES,
             Command::DropPartitions(firsts) => APPEND_OVERHEAD_BYTES + 8 * firsts.len(),
         }
     }
@@ -93,6 +94,7 @@ impl Sink for JournalSink {
             Command::Append(append) => self.append(append),
             Command::ForgetHead(lane) => self.forget_head(lane),
             Command::DropPartitions(firsts) => self.drop_partitions(&firsts),
+            Command::ClosePartition(wall_ms) => self.close_partition(wall_ms),
         }
     }
 
@@ -207,6 +209,26 @@ impl JournalSink {
         Ok(self.next_commit_id - 1)
     }
 
+    /// Opens a new partition behind everything that came before.
+    fn close_partition(&mut self, wall_ms: u64) -> Result<u64, StoreError> {
+        let (first, opened_wall_ms, count) = self.newest();
+        if first != self.next_commit_id {
+            if count >= PARTITIONS_MAX {
+                return Err(self.misuse(Misuse::PartitionsFull));
+            }
+            self.open_partition(first, wall_ms.max(opened_wall_ms))?;
+        }
+        Ok(self.next_commit_id - 1)
+    }
+
+    /// The newest partition's first commit id and time of opening, and how many there are.
+    fn newest(&self) -> (u64, u64, usize) {
+        let table = self.shared.table();
+        let newest = table.last_key_value();
+        let (first, wall_ms) = newest.map_or((0, 0), |(first, at)| (*first, at.opened_wall_ms));
+        (first, wall_ms, table.len())
+    }
+
     fn gather(&mut self, batch: Batch) -> Result<(), StoreError> {
         gather(&mut self.gathered, batch, |full| self.shared.with_newest(|store| store.apply(full)))
     }
@@ -221,15 +243,7 @@ impl JournalSink {
 
     /// Opens a new partition when the newest is full or a later day has begun.
     fn turn_partition(&mut self, wall_ms: u64) -> Result<(), StoreError> {
-        let (first, opened_wall_ms, count) = {
-            let table = self.shared.table();
-            let newest = table.last_key_value();
-            (
-                newest.map_or(0, |(first, _)| *first),
-                newest.map_or(0, |(_, record)| record.opened_wall_ms),
-                table.len(),
-            )
-        };
+        let (first, opened_wall_ms, count) = self.newest();
         let is_due = self.partition_bytes >= self.partition_bytes_max
             || wall_ms / DAY_MS > opened_wall_ms / DAY_MS;
         if !is_due || first == self.next_commit_id {

@@ -6,6 +6,8 @@ use futures_lite::future::{block_on, or, poll_once};
 use lapwing_store::journal::{Append, Incarnation, Journal, JournalOptions, PageLimit};
 use lapwing_store::{Misuse, Refusal};
 
+use lapwing_store::Engine;
+
 use crate::rig::*;
 
 #[test]
@@ -76,9 +78,13 @@ fn a_partition_ends_at_its_bytes_too_and_never_for_a_clock_that_goes_back() {
 
 #[test]
 fn reopening_continues_counts_boots_and_keeps_the_incarnation() {
+    Engine::ALL.into_iter().for_each(reopening_on);
+}
+
+fn reopening_on(engine: Engine) {
     let directory = tempfile::tempdir().unwrap();
     for boot in 1..=3 {
-        let journal = Journal::open(on_disk(&directory), &options(boot)).unwrap();
+        let journal = Journal::open(on_disk(&directory, engine), &options(boot)).unwrap();
         assert_eq!((journal.boots(), journal.incarnation()), (boot, INCARNATION));
         assert_eq!(journal.durable(), (boot - 1) * 2);
         assert_eq!(commit(&journal, append(1, boot, boot)), boot * 2 - 1);
@@ -86,7 +92,7 @@ fn reopening_continues_counts_boots_and_keeps_the_incarnation() {
         assert_eq!(commit_ids(&journal, 1), (1..=boot * 2).collect::<Vec<_>>());
     }
     let renewed = JournalOptions::new(Incarnation::Renew([1; 16]), 0);
-    let journal = Journal::open(on_disk(&directory), &renewed).unwrap();
+    let journal = Journal::open(on_disk(&directory, engine), &renewed).unwrap();
     assert_eq!((journal.boots(), journal.incarnation()), (4, [1; 16]));
 }
 

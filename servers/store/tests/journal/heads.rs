@@ -2,6 +2,8 @@
 
 use lapwing_store::journal::{Append, Head, Journal};
 
+use lapwing_store::Engine;
+
 use crate::rig::*;
 
 fn range(
@@ -38,8 +40,12 @@ fn a_head_moves_with_its_lane() {
 
 #[test]
 fn heads_are_in_the_newest_partition_whichever_sensors_are_quiet() {
+    Engine::ALL.into_iter().for_each(heads_on);
+}
+
+fn heads_on(engine: Engine) {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(on_disk(&directory), &options(0)).unwrap();
+    let journal = Journal::open(on_disk(&directory, engine), &options(0)).unwrap();
     for sensor in 0..50 {
         commit(&journal, append(sensor, 1, 0));
     }
@@ -49,7 +55,7 @@ fn heads_are_in_the_newest_partition_whichever_sensors_are_quiet() {
         commit(&journal, append(50, day, day));
     }
     drop(journal);
-    let journal = Journal::open(on_disk(&directory), &options(3)).unwrap();
+    let journal = Journal::open(on_disk(&directory, engine), &options(3)).unwrap();
     assert_eq!(firsts(&journal), [1, 51, 52, 53]);
     let after = journal.heads(None, 100).unwrap();
     assert_eq!(after[..50], before);

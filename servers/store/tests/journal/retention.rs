@@ -2,6 +2,8 @@
 
 use lapwing_store::journal::{Journal, Kept, PageLimit, Retention};
 
+use lapwing_store::Engine;
+
 use crate::rig::*;
 
 fn older_than(day: u64) -> Retention {
@@ -81,18 +83,22 @@ fn a_forgotten_sensor_holds_nothing_back() {
 
 #[test]
 fn dropping_survives_reopening_and_an_interrupted_removal_is_finished() {
+    Engine::ALL.into_iter().for_each(dropping_on);
+}
+
+fn dropping_on(engine: Engine) {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(on_disk(&directory), &options(0)).unwrap();
+    let journal = Journal::open(on_disk(&directory, engine), &options(0)).unwrap();
     five_days(&journal);
     commit(&journal, append(2, 2, 4));
     let dropped = journal.retain(older_than(4)).unwrap().dropped;
     assert_eq!(dropped.len(), 4);
     drop(journal);
     // As if the process had died before it removed the last of them.
-    drop(on_disk(&directory).create(6).unwrap());
-    let journal = Journal::open(on_disk(&directory), &options(4)).unwrap();
+    drop(on_disk(&directory, engine).create(6).unwrap());
+    let journal = Journal::open(on_disk(&directory, engine), &options(4)).unwrap();
     assert_eq!(firsts(&journal), [7]);
-    assert_eq!(on_disk(&directory).list().unwrap(), [7]);
+    assert_eq!(on_disk(&directory, engine).list().unwrap(), [7]);
     let page = journal.read_from(1, PageLimit::default()).unwrap();
     assert_eq!((page.entries.len(), page.dropped), (2, vec![1..7]));
 }

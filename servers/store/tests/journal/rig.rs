@@ -7,7 +7,7 @@ use lapwing_store::journal::{
     Append, DirectoryPartitions, Incarnation, Journal, JournalOptions, LaneKey, LogKey,
     MemoryPartitions, Partitions,
 };
-use lapwing_store::{Batch, DiskOptions, Scan, Store, StoreError, Visitor};
+use lapwing_store::{Batch, DiskOptions, Engine, Scan, Store, StoreError, Visitor};
 
 pub(crate) const DAY_MS: u64 = 86_400_000;
 pub(crate) const INCARNATION: [u8; 16] = [0xab; 16];
@@ -44,8 +44,8 @@ pub(crate) fn in_memory() -> Arc<MemoryPartitions> {
     Arc::new(MemoryPartitions::new("journal"))
 }
 
-pub(crate) fn on_disk(directory: &tempfile::TempDir) -> Arc<dyn Partitions> {
-    let options = DiskOptions::default();
+pub(crate) fn on_disk(directory: &tempfile::TempDir, engine: Engine) -> Arc<dyn Partitions> {
+    let options = DiskOptions::of(engine);
     Arc::new(DirectoryPartitions::new(&directory.path().join("journal"), options))
 }
 
