@@ -15,10 +15,10 @@ fn every_acknowledged_entry_survives(engine: Engine) {
     let count = rounds("LAPWING_KILLS", 20);
     for _ in 0..count {
         let root = directory.path().join(format!("journal {store}"));
-        let mut writer = Running::start(&root, engine);
+        let writer = Running::start(&root, engine);
         // From the very opening on, over flushes and the switch of a partition.
         writer.listen(1 + random.below(700));
-        acked = writer.kill().max(acked);
+        acked = writer.kill().acked.max(acked);
         let journal = open(&root, engine);
         boots += 2;
         assert_eq!(journal.boots(), boots);

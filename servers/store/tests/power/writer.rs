@@ -1,9 +1,10 @@
 //! The writer, a process of its own that says what was acknowledged, and the check of what it left.
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 
 use lapwing_store::journal::{
     Append, DirectoryPartitions, Incarnation, Journal, JournalOptions, LaneKey, LogKey, PageLimit,
@@ -73,12 +74,39 @@ fn child() {
     }
 }
 
-/// A writer at work, and what it said so far.
+/// A writer at work, and what it has said.
 pub(crate) struct Running {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    heard: Arc<(Mutex<Heard>, Condvar)>,
+    listener: JoinHandle<()>,
+}
+
+/// What a writer has said.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard {
+    words: u64,
+    /// The last acknowledged id.
     pub(crate) acked: u64,
+    /// Why it ended by itself.
     pub(crate) stopped: Option<String>,
+    is_over: bool,
+}
+
+impl Heard {
+    fn hear(&mut self, line: &str) {
+        // The harness writes the test's name in front of the first words, on the same line.
+        if let Some((_, id)) = line.rsplit_once("acked ") {
+            assert!(self.stopped.is_none(), "acknowledged {id} after {:?}", self.stopped);
+            let id = id.parse::<u64>().unwrap();
+            assert!(id > self.acked, "acknowledged {id} behind {}", self.acked);
+            self.acked = id;
+        } else if let Some((_, error)) = line.rsplit_once("stopped ") {
+            self.stopped = Some(error.to_owned());
+        } else if !line.ends_with("opened") {
+            return;
+        }
+        self.words += 1;
+    }
 }
 
 impl Running {
@@ -91,51 +119,45 @@ impl Running {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines, acked: 0, stopped: None }
-    }
-
-    /// Listens for `count` words of the writer, or until it is gone.
-    pub(crate) fn listen(&mut self, count: u64) {
-        let mut heard = 0;
-        while heard < count {
-            let Some(Ok(line)) = self.lines.next() else { return };
-            heard += u64::from(self.hear(&line));
-        }
-    }
-
-    fn hear(&mut self, line: &str) -> bool {
-        // The harness writes the test's name in front of the first words, on the same line.
-        if let Some((_, id)) = line.rsplit_once("acked ") {
-            assert!(self.stopped.is_none(), "acknowledged {id} after {:?}", self.stopped);
-            if let Ok(id) = id.parse::<u64>() {
-                assert!(id > self.acked, "acknowledged {id} behind {}", self.acked);
-                self.acked = id;
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let heard = Arc::new((Mutex::new(Heard::default()), Condvar::new()));
+        let listener = std::thread::spawn({
+            let heard = Arc::clone(&heard);
+            move || {
+                let mut line = String::new();
+                // A line without its end was cut by the kill: it counts for nothing.
+                while lines.read_line(&mut line).is_ok() && line.ends_with('\n') {
+                    heard.0.lock().unwrap().hear(line.trim_end());
+                    heard.1.notify_all();
+                    line.clear();
+                }
+                heard.0.lock().unwrap().is_over = true;
+                heard.1.notify_all();
             }
-        } else if let Some((_, error)) = line.rsplit_once("stopped ") {
-            self.stopped = Some(error.to_owned());
-        } else {
-            return line.ends_with("opened");
-        }
-        true
+        });
+        Self { child, heard, listener }
     }
 
-    pub(crate) fn kill(mut self) -> u64 {
+    /// Waits for `count` words of the writer, or until it is gone; gives what was heard by then.
+    pub(crate) fn listen(&self, count: u64) -> Heard {
+        let (heard, changed) = &*self.heard;
+        let heard = heard.lock().unwrap();
+        let enough = changed.wait_while(heard, |heard| heard.words < count && !heard.is_over);
+        enough.unwrap().clone()
+    }
+
+    /// Kills it; what is still in the pipe was acknowledged too.
+    pub(crate) fn kill(mut self) -> Heard {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        // What is still in the pipe was acknowledged too; the very last line may be cut.
-        let rest: Vec<String> = self.lines.by_ref().map_while(Result::ok).collect();
-        for line in &rest[..rest.len().saturating_sub(1)] {
-            self.hear(line);
-        }
-        self.acked
+        self.end()
     }
 
-    /// Listens until the writer ended by itself; gives the last acknowledged id, and what it said.
-    pub(crate) fn end(mut self) -> (u64, Option<String>) {
-        self.listen(u64::MAX);
+    /// Waits until it has ended; gives all that it said.
+    pub(crate) fn end(mut self) -> Heard {
         self.child.wait().unwrap();
-        (self.acked, self.stopped)
+        self.listener.join().unwrap();
+        let heard = self.heard.0.lock().unwrap().clone();
+        heard
     }
 }
 
