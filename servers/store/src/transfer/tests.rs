@@ -192,6 +192,7 @@ fn rows_that_change_while_they_are_copied_are_copied_as_of_one_moment() {
         smol::block_on(rows.submit(write(KEYS)).unwrap().durable()).unwrap();
         let (over, written) = (AtomicBool::new(false), AtomicU64::new(KEYS));
         std::thread::scope(|scope| {
+            let _ending = Ending(&over);
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
                     let number = written.load(Ordering::SeqCst) + 1;
@@ -227,8 +228,16 @@ fn rows_that_change_while_they_are_copied_are_copied_as_of_one_moment() {
                 assert_eq!(value(2 + moment % (KEYS - 4)), moment);
                 assert_eq!(store.scan(&Scan::from(&[], 10_000)).unwrap().len(), KEYS as usize);
             }
-            over.store(true, Ordering::SeqCst);
         });
+    }
+}
+
+/// Ends the writer beside a test, also when the test fails.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 
