@@ -47,6 +47,7 @@ pub(crate) use intel::Heard;
 use intel::Intel;
 use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
 use metrics::AnalystMetrics;
+pub(crate) use record::INCARNATION_KEY;
 use record::Record;
 #[cfg(test)]
 pub(crate) use tests::knowledge_for_tests;

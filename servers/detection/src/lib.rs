@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod analyst;
+mod backup;
 mod commands;
 mod config;
 mod console;
@@ -35,6 +36,10 @@ mod watch;
 
 pub use config::{Config, Detection, Journal, Peers};
 pub use server::{Addresses, Server, run};
+
+/// What a restored server makes anew, by store and key, so that whoever follows its feeds begins
+/// again.
+pub const MADE_ANEW: &[(&str, &[u8])] = &[("state", analyst::INCARNATION_KEY)];
 
 /// A complete configuration file with a comment above every key.
 pub const EXAMPLE: &str = <Config as lapwing_net::config::Config>::EXAMPLE;

@@ -18,7 +18,7 @@ use lapwing_protocol::limits::NAME_BYTES_MAX;
 use lapwing_server_core::delivery::{Greeting, HeadRecord, Receiver, Standing};
 use lapwing_server_core::evidence::delivery::DeliveryWatch;
 use lapwing_server_core::rows::{self, Row};
-use lapwing_store::journal::{Journal, LaneKey};
+use lapwing_store::journal::{Head, Journal, LaneKey};
 use lapwing_store::{RowStore, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -138,6 +138,8 @@ pub(crate) struct Roster {
     deployment: DeploymentId,
     server: ServerId,
     members: Mutex<BTreeMap<SensorId, Arc<Member>>>,
+    /// What the last finished backup holds; none where no backup is configured.
+    protected: Mutex<Option<Heads>>,
 }
 
 impl Roster {
@@ -147,7 +149,8 @@ impl Roster {
         journal: &Journal,
         state: &RowStore,
     ) -> Result<Self, StoreError> {
-        let roster = Self { deployment, server, members: Mutex::default() };
+        let roster =
+            Self { deployment, server, members: Mutex::default(), protected: Mutex::default() };
         let mut heads = read_heads(journal)?;
         for (sensor, record) in read_records(state)? {
             let heads = heads.remove(&sensor).unwrap_or_default();
@@ -182,7 +185,10 @@ impl Roster {
         heads: [Option<HeadRecord>; 2],
         record: SensorRecord,
     ) -> Arc<Member> {
-        let receiver = Receiver::new((self.deployment, self.server), sensor, heads);
+        let mut receiver = Receiver::new((self.deployment, self.server), sensor, heads);
+        if let Some(protected) = &*self.protected() {
+            receiver.handle_backed_up(protected.get(&sensor).cloned().unwrap_or_default());
+        }
         Arc::new(Member {
             sensor,
             wake: Event::new(),
@@ -218,6 +224,23 @@ impl Roster {
             .entry(sensor)
             .or_insert_with(|| self.make(sensor, [None, None], unknown(now_ms)));
         Arc::clone(member)
+    }
+
+    fn protected(&self) -> MutexGuard<'_, Option<Heads>> {
+        self.protected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A backup holds the lanes as far as `heads`: from now on no more than that is safe.
+    pub(crate) fn protect(&self, heads: Vec<(LaneKey, Head)>) {
+        let mut protected = Heads::new();
+        insert_heads(&mut protected, heads);
+        // Before the members, so that one who comes now has it too.
+        *self.protected() = Some(protected.clone());
+        for member in self.all() {
+            let heads = protected.remove(&member.sensor).unwrap_or_default();
+            member.receiver().handle_backed_up(heads);
+            member.wake.notify(usize::MAX);
+        }
     }
 
     /// The sensor's member.
@@ -288,17 +311,21 @@ fn read_heads(journal: &Journal) -> Result<Heads, StoreError> {
         let page = journal.heads(after.as_ref(), 1024)?;
         let Some((last, _)) = page.last() else { return Ok(heads) };
         after = Some(*last);
-        for (lane, head) in page {
-            let slot = heads.entry(SensorId(lane.sensor)).or_default();
-            let record = HeadRecord::from_bytes(&head.record);
-            match (record, slot.get_mut(usize::from(lane.lane))) {
-                (Ok(record), Some(slot)) => *slot = Some(record),
-                (Err(_), _) | (_, None) => log::error!(
-                    "the head of sensor {} lane {} is not readable; the sensor starts a new log",
-                    SensorId(lane.sensor),
-                    lane.lane
-                ),
-            }
+        insert_heads(&mut heads, page);
+    }
+}
+
+fn insert_heads(heads: &mut Heads, found: Vec<(LaneKey, Head)>) {
+    for (lane, head) in found {
+        let slot = heads.entry(SensorId(lane.sensor)).or_default();
+        let record = HeadRecord::from_bytes(&head.record);
+        match (record, slot.get_mut(usize::from(lane.lane))) {
+            (Ok(record), Some(slot)) => *slot = Some(record),
+            (Err(_), _) | (_, None) => log::error!(
+                "the head of sensor {} lane {} is not readable; the sensor starts a new log",
+                SensorId(lane.sensor),
+                lane.lane
+            ),
         }
     }
 }

@@ -27,6 +27,7 @@ use lapwing_store::journal::{self, JournalOptions};
 use smol::Task;
 
 use crate::analyst::{Analyst, Ask, Knowledge, Watcher};
+use crate::backup;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::console::Console;
@@ -156,6 +157,9 @@ impl Parts {
         let state = host.storage().rows("state").map_err(role)?;
         let owner = (config.server.deployment, server);
         let roster = Arc::new(Roster::load(owner, &journal, &state).map_err(role)?);
+        if host.storage().is_backed_up() {
+            backup::protect(host.storage(), &journal, &roster);
+        }
         let commands = Arc::new(Commands::load(state.clone()).map_err(role)?);
         let (deployment, rows_max) = (config.server.deployment, config.detection.rows_max);
         let exporter =
@@ -257,8 +261,14 @@ impl Parts {
         let book = Arc::clone(&self.inside.book);
         let keeping = retention::run(journal, roster, book, self.config.journal.keep.0);
         let book = Arc::clone(&self.inside.book);
+        let protecting = backup::run(
+            Arc::clone(host.storage()),
+            Arc::clone(&self.journal),
+            Arc::clone(&self.sessions.roster),
+        );
         let keeping = async move {
-            smol::future::or(keeping, ledger::keep(&book)).await;
+            let protecting = smol::future::or(keeping, protecting);
+            smol::future::or(protecting, ledger::keep(&book)).await;
         };
         let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
@@ -350,7 +360,7 @@ fn open_desk(config: &Config, host: &Host) -> Result<Option<Arc<EnrolmentDesk>>,
 }
 
 fn peer_port<S: Service>(host: &Host, address: SocketAddr, service: S) -> Result<Port, HostError> {
-    let (executor, service) = (Arc::clone(host.executor()), Arc::new(service));
+    let (executor, service) = (Arc::clone(host.executor()), host.stored(Arc::new(service)));
     let handler: PlaneHandler = Arc::new(move |connection| {
         Box::pin(peer::serve(Arc::clone(&executor), connection, Arc::clone(&service)))
     });
@@ -367,5 +377,5 @@ fn open_journal(config: &Config, host: &Host) -> Result<Arc<journal::Journal>, H
     getrandom::fill(&mut fresh).map_err(role)?;
     let mut options = JournalOptions::new(journal::Incarnation::Keep(fresh), clock::unix_ms());
     options.partition_bytes_max = config.journal.partition.0;
-    host.storage().journal("journal", &options).map_err(role)
+    host.storage().journal(backup::JOURNAL, &options).map_err(role)
 }

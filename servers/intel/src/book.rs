@@ -22,7 +22,7 @@ use lapwing_store::{Committing, RowStore, StoreError};
 
 const LISTING: u8 = b'l';
 const CHANGE: u8 = b'f';
-const INCARNATION: &[u8] = b"i";
+pub(crate) const INCARNATION: &[u8] = b"i";
 /// Changes kept for readers of the feed: days of an operator's work, or one import.
 const CHANGES_MAX: usize = 100_000;
 

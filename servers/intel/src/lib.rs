@@ -29,6 +29,9 @@ use lapwing_store::RowStore;
 
 pub use config::{Config, Global, List};
 
+/// What a restored server makes anew, by store and key, so that whoever follows it notices.
+pub const MADE_ANEW: &[(&str, &[u8])] = &[("store", book::INCARNATION)];
+
 use service::Intel;
 
 /// A complete configuration file with a comment above every key.

@@ -8,7 +8,7 @@ use argh::FromArgs;
 
 use crate::exit::Exit;
 use crate::up::Options;
-use crate::{ctl, roles, up};
+use crate::{ctl, roles, storage, up};
 
 /// Lapwing: an endpoint detection and response platform on this machine.
 ///
@@ -29,6 +29,9 @@ enum Command {
     Ctl(Ctl),
     Sensor(Sensor),
     Config(Config),
+    Store(storage::Store),
+    Backup(storage::BackupNow),
+    Restore(storage::Restore),
     Registration(Registration),
     Detection(Detection),
     Update(Update),
@@ -203,6 +206,9 @@ fn run(command: Option<Command>) -> Exit {
             ConfigVerb::Example(example) => roles::example(&example.role),
             ConfigVerb::Check(check) => roles::check(&check.file),
         },
+        Some(Command::Store(store)) => storage::store(&store),
+        Some(Command::Backup(backup)) => storage::backup(&backup),
+        Some(Command::Restore(restore)) => storage::restore(&restore),
         Some(Command::Registration(role)) => {
             roles::run("registration", &role.config, role.with_parent)
         }

@@ -11,6 +11,7 @@ mod command;
 mod ctl;
 pub mod exit;
 mod roles;
+mod storage;
 pub mod up;
 
 pub use command::main;

@@ -25,6 +25,10 @@ use lapwing_store::RowStore;
 
 pub use config::{Config, DetectionPeer, Peers};
 
+/// What a restored server makes anew, by store and key, so that whoever follows it notices.
+pub const MADE_ANEW: &[(&str, &[u8])] =
+    &[("store", lapwing_server_core::fleet::record::key::ISSUER)];
+
 use directory::Directory;
 use service::Desk;
 use state::State;

@@ -27,6 +27,9 @@ use lapwing_store::RowStore;
 
 pub use config::Config;
 
+/// What a restored server makes anew, by store and key, so that whoever follows it notices.
+pub const MADE_ANEW: &[(&str, &[u8])] = &[("store", state::INCARNATION)];
+
 use directory::Directory;
 use service::Desk;
 use state::State;

@@ -25,7 +25,7 @@ use crate::notice::Notice;
 use crate::peer::{self, Failure, PeerClient, Service};
 use crate::runtime::Executor;
 use crate::shutdown::Shutdown;
-use crate::storage::Storage;
+use crate::storage::{Storage, Stored};
 use crate::tls::{
     ClientTls, Credentials, CredentialsError, ExpectedPeer, HandshakeError, Plane, ServerPlanes,
 };
@@ -232,6 +232,11 @@ impl Host {
         &self.storage
     }
 
+    /// `service`, which can be told to back this server up besides.
+    pub fn stored<S: Service>(&self, service: Arc<S>) -> Arc<Stored<S>> {
+        Arc::new(Stored::new(&self.storage, self.myself.identity, service))
+    }
+
     /// Who this server is.
     #[must_use]
     pub fn myself(&self) -> Arc<Myself> {
@@ -273,6 +278,7 @@ impl Host {
         health: impl Fn() -> Health + Clone + Send + Sync + 'static,
     ) -> Result<(), HostError> {
         let executor = Arc::clone(&self.executor);
+        let service = self.stored(service);
         let handler: PlaneHandler = Arc::new(move |connection| {
             Box::pin(peer::serve(Arc::clone(&executor), connection, Arc::clone(&service)))
         });

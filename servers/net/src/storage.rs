@@ -1,22 +1,32 @@
-//! What a server keeps on disk, put together: its stores, the room they have, their failures.
+//! What a server keeps on disk, put together: its stores, the room they have, their failures, and
+//! their backups.
 //!
 //! Not here: what is stored. Invariants: a store that failed ends the server, so that it starts
-//! again from what is durable; pressure is measured before it is asked for.
+//! again from what is durable; pressure is measured before it is asked for; one backup at a time.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use event_listener::Event;
+use lapwing_protocol::call::Method;
+use lapwing_protocol::code::Code;
 use lapwing_server_core::pressure::Pressure;
-use lapwing_store::journal::{DirectoryPartitions, Journal, JournalOptions};
+use lapwing_store::journal::{DirectoryPartitions, Head, Journal, JournalOptions, LaneKey};
+use lapwing_store::transfer::{self, Sources, TransferError};
 use lapwing_store::{DiskOptions, RowStore, SpaceGauge, StoreError};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use smol::Timer;
 
+use crate::clock;
 use crate::config::{Backup, Server};
+use crate::identity::PeerIdentity;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
+use crate::peer::{Caller, Failure, Service};
+use crate::tls::Plane;
 
 /// How often the room is measured: what all sensors may send meanwhile on the credit they have is
 /// below the smallest floor that makes sense.
@@ -26,25 +36,30 @@ const MEASURE_EVERY: Duration = Duration::from_secs(5);
 pub struct Storage {
     folder: PathBuf,
     options: DiskOptions,
-    pub(crate) backup: Option<Backup>,
+    backup: Option<Backup>,
+    backing: smol::lock::Mutex<()>,
+    finished: Event,
+    backups: AtomicU64,
     gauge: SpaceGauge,
     opened: Mutex<Opened>,
     notice: Notice,
-    metrics: SpaceMetrics,
+    metrics: StorageMetrics,
 }
 
 /// What was opened, by its name in the folder.
 #[derive(Clone, Default)]
-pub(crate) struct Opened {
-    pub(crate) rows: Vec<(String, RowStore)>,
-    pub(crate) journals: Vec<(String, Arc<Journal>)>,
+struct Opened {
+    rows: Vec<(String, RowStore)>,
+    journals: Vec<(String, Arc<Journal>)>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct SpaceMetrics {
+struct StorageMetrics {
     used: Gauge<u64, AtomicU64>,
     free: Gauge<u64, AtomicU64>,
     pressure: Gauge,
+    backup_ms: Gauge<u64, AtomicU64>,
+    backup_failures: Counter,
 }
 
 impl Storage {
@@ -56,10 +71,13 @@ impl Storage {
             folder: server.data_dir.clone(),
             options: DiskOptions::of(server.store.engine),
             backup: server.backup.clone(),
+            backing: smol::lock::Mutex::new(()),
+            finished: Event::new(),
+            backups: AtomicU64::new(0),
             gauge: SpaceGauge::new(&server.data_dir, server.store.bounds()),
             opened: Mutex::default(),
             notice,
-            metrics: SpaceMetrics::registered(metrics),
+            metrics: StorageMetrics::registered(metrics),
         };
         storage.measure();
         storage
@@ -96,13 +114,15 @@ impl Storage {
         self.gauge.clone()
     }
 
-    pub(crate) fn opened(&self) -> MutexGuard<'_, Opened> {
+    fn opened(&self) -> MutexGuard<'_, Opened> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Measures the room again and again, until a store fails: then gives its error.
     pub(crate) async fn watch(self: Arc<Self>) -> StoreError {
-        smol::future::or(self.failed(), self.measure_again_and_again()).await
+        let upkeep =
+            smol::future::or(self.measure_again_and_again(), self.back_up_again_and_again());
+        smol::future::or(self.failed(), upkeep).await
     }
 
     async fn failed(&self) -> StoreError {
@@ -114,6 +134,96 @@ impl Storage {
         rows.chain(journals)
             .fold(never, |one, other| smol::future::FutureExt::boxed(smol::future::or(one, other)))
             .await
+    }
+
+    /// Whether backups are configured.
+    #[must_use]
+    pub const fn is_backed_up(&self) -> bool {
+        self.backup.is_some()
+    }
+
+    /// Resolves when more than `count` backups were finished since the start; gives how many were.
+    pub async fn backed_up_past(&self, count: u64) -> u64 {
+        loop {
+            let listener = self.finished.listen();
+            let finished = self.backups.load(Ordering::Acquire);
+            if finished > count {
+                return finished;
+            }
+            listener.await;
+        }
+    }
+
+    /// What the last finished backup holds of `journal`, called `name`; nothing where there is none
+    /// of this life of the journal. Blocks.
+    ///
+    /// # Errors
+    /// The backup is damaged or cannot be read.
+    pub fn protected(
+        &self,
+        name: &str,
+        journal: &Journal,
+    ) -> Result<Vec<(LaneKey, Head)>, TransferError> {
+        let Some(backup) = &self.backup else { return Ok(Vec::new()) };
+        let protected = transfer::protected(&backup.folder, name)?;
+        let ours = protected.filter(|protected| protected.incarnation == journal.incarnation());
+        Ok(ours.map(|protected| protected.heads).unwrap_or_default())
+    }
+
+    /// Backs all stores up now, and ends when that is finished.
+    ///
+    /// # Errors
+    /// No folder is configured, or what failed. The backup before is then still the last one.
+    pub async fn back_up(self: &Arc<Self>) -> Result<(), Failure> {
+        let Some(backup) = self.backup.clone() else {
+            let text = "no backup is configured; add [server.backup] with a folder";
+            return Err(Failure::new(Code::UNSUPPORTED, text));
+        };
+        let _one = self.backing.lock().await;
+        let Opened { rows, journals } = self.opened().clone();
+        let rows = rows.into_iter().map(|(name, rows)| (name, Arc::clone(rows.store())));
+        let sources = Sources { rows: rows.collect(), journals };
+        let done = smol::unblock(move || {
+            transfer::back_up(&sources, &backup.folder, clock::unix_ms(), &mut |_| {})
+        });
+        match done.await {
+            Ok(report) => {
+                log::info!(
+                    "backup {} is finished: {} files of {} bytes, {} bytes of them new",
+                    report.number,
+                    report.files,
+                    report.bytes,
+                    report.written_bytes
+                );
+                self.notice.set("backup", None);
+                self.metrics.backup_ms.set(clock::unix_ms());
+                self.backups.fetch_add(1, Ordering::AcqRel);
+                self.finished.notify(usize::MAX);
+                Ok(())
+            }
+            Err(error) => {
+                log::error!("the backup failed: {error}");
+                let text = format!("the backup failed: {error}; sensors keep what it lacks");
+                self.notice.set("backup", Some(text.clone()));
+                self.metrics.backup_failures.inc();
+                Err(Failure::new(Code::STORE_FAILED, text))
+            }
+        }
+    }
+
+    async fn back_up_again_and_again(self: &Arc<Self>) -> StoreError {
+        let Some(backup) = self.backup.clone() else { return smol::future::pending().await };
+        let folder = backup.folder.clone();
+        let last = smol::unblock(move || transfer::finished(&folder)).await;
+        let last_ms = last.ok().flatten().map_or(0, |(wall_ms, _)| wall_ms);
+        let age = Duration::from_millis(clock::unix_ms().saturating_sub(last_ms));
+        let mut pause = backup.every.0.saturating_sub(age);
+        loop {
+            Timer::after(pause).await;
+            // What failed is told where it failed, and tried again at the next time.
+            let _ = self.back_up().await;
+            pause = backup.every.0;
+        }
     }
 
     async fn measure_again_and_again(self: &Arc<Self>) -> StoreError {
@@ -155,7 +265,41 @@ impl Storage {
     }
 }
 
-impl SpaceMetrics {
+/// A service whose server can be told to back itself up.
+pub struct Stored<S> {
+    storage: Arc<Storage>,
+    itself: PeerIdentity,
+    service: Arc<S>,
+}
+
+impl<S> Stored<S> {
+    /// `service`, on the server that `itself` identifies.
+    pub fn new(storage: &Arc<Storage>, itself: PeerIdentity, service: Arc<S>) -> Self {
+        Self { storage: Arc::clone(storage), itself, service }
+    }
+}
+
+impl<S: Service> Service for Stored<S> {
+    async fn call(
+        &self,
+        caller: Caller,
+        method: Method,
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, Failure> {
+        match (caller.plane, method) {
+            (Plane::Peer, Method::BACKUP) if caller.identity == Some(self.itself) => {
+                self.storage.back_up().await.map(|()| Vec::new())
+            }
+            (Plane::Peer, Method::BACKUP) => {
+                let text = "a backup is ordered with the server's own certificate: lapwing backup";
+                Err(Failure::new(Code::FORBIDDEN, text))
+            }
+            _ => self.service.call(caller, method, body).await,
+        }
+    }
+}
+
+impl StorageMetrics {
     fn registered(metrics: &Metrics) -> Self {
         let counts = Self::default();
         metrics.register(|registry| {
@@ -166,6 +310,10 @@ impl SpaceMetrics {
             for (name, help, gauge) in rows {
                 registry.register(name, help, gauge.clone());
             }
+            let help = "When the last backup was finished, in milliseconds since 1970";
+            registry.register("backup_finished_ms", help, counts.backup_ms.clone());
+            let help = "Backups that failed";
+            registry.register("backup_failures", help, counts.backup_failures.clone());
             let help = "Pressure on the disk: 0 none, 1 high, 2 full";
             registry.register("store_pressure", help, counts.pressure.clone());
         });

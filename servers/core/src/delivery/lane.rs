@@ -31,6 +31,7 @@ pub(super) struct LaneReceiver {
     resync_due: Option<Resync>,
     resync_at_ms: Option<u64>,
     pub(super) store_failed: bool,
+    safe: Safe,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
     pub(super) overload: Option<u32>,
     /// An old log that the head has no room for, found where it is kept.
@@ -39,6 +40,27 @@ pub(super) struct LaneReceiver {
     pub(super) retired: Vec<RetiredLog>,
     /// What a session may have in flight, from its HelloAck on.
     pub(super) window: Credit,
+}
+
+/// What of a lane would outlive this server's disk.
+#[derive(Debug)]
+enum Safe {
+    /// No backup is configured: what is stored counts.
+    Stored,
+    /// What the last finished backup holds of it.
+    BackedUp(Option<HeadRecord>),
+}
+
+impl Safe {
+    fn seq(&self, log: LogId, stored_seq: u64) -> u64 {
+        match self {
+            Self::Stored => stored_seq,
+            Self::BackedUp(head) => {
+                let held = head.as_ref().and_then(|head| head.find(log));
+                held.map_or(0, |held| held.next_seq - 1).min(stored_seq)
+            }
+        }
+    }
 }
 
 /// An entry on its way to the disk.
@@ -74,6 +96,7 @@ impl LaneReceiver {
             resync_due: None,
             resync_at_ms: None,
             store_failed: false,
+            safe: Safe::Stored,
             overload: None,
             window: usual_window(lane),
             recalled: None,
@@ -338,6 +361,12 @@ impl LaneReceiver {
         }
     }
 
+    /// The last finished backup holds the lane as far as `head`.
+    pub(super) fn handle_backed_up(&mut self, head: Option<HeadRecord>) {
+        self.safe = Safe::BackedUp(head);
+        self.ack_due |= self.session.is_some();
+    }
+
     pub(super) fn handle_store_failed(&mut self) {
         self.store_failed = true;
     }
@@ -385,8 +414,10 @@ impl LaneReceiver {
             session.credit.limit_seq = stored_seq + 1;
         }
         self.ack_due = false;
-        let safe_seq = stored_seq + u64::from(cfg!(mutant = "safe_ahead_of_stored"));
-        Some(Ack { lane: self.lane, stored_seq, safe_seq, credit: session.credit })
+        let credit = session.credit;
+        let safe_seq = self.safe.seq(current.log, stored_seq)
+            + u64::from(cfg!(mutant = "safe_ahead_of_stored"));
+        Some(Ack { lane: self.lane, stored_seq, safe_seq, credit })
     }
 
     /// Credit that is not used, in bytes; of chunks, each counts as the least that one costs.

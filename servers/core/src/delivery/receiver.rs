@@ -176,6 +176,14 @@ impl Receiver {
         }
     }
 
+    /// A backup is configured, and the last finished one holds the lanes as far as `heads`, by
+    /// [`Lane::index`]: no more than that is safe (DLV-005), and the sensor is told.
+    pub fn handle_backed_up(&mut self, heads: [Option<HeadRecord>; LANES]) {
+        for (lane, head) in self.lanes.iter_mut().zip(heads) {
+            lane.handle_backed_up(head);
+        }
+    }
+
     /// The newest session's number; 0 before the first.
     #[must_use]
     pub fn epoch(&self) -> u64 {

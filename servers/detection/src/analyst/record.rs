@@ -23,7 +23,7 @@ use super::intel::Reading;
 use super::limits::{EVIDENCE_MAX, OUTCOMES_MAX, RECORD_BYTES, RECORD_ITEMS_MAX};
 use crate::watch;
 
-const INCARNATION_KEY: &[u8] = b"a/incarnation";
+pub(crate) const INCARNATION_KEY: &[u8] = b"a/incarnation";
 const CURSOR_KEY: &[u8] = b"a/cursor";
 const READING_KEY: &[u8] = b"a/reading";
 

@@ -32,7 +32,7 @@ use super::limits::{FORGET_RUNS, LIST_BYTES, SETTLE_TIME};
 use crate::stored;
 
 const CURSORS: [&[u8]; 2] = [b"c", b"d"];
-const INCARNATION: &[u8] = b"f";
+pub(super) const INCARNATION: &[u8] = b"f";
 
 /// How far the feed of a Detection server was read, as stored.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -283,6 +283,15 @@ pub fn protected(folder: &Path, name: &str) -> Result<Option<Protected>, Transfe
     Ok(Some(Protected { incarnation: reach.incarnation, position: reach.position, heads }))
 }
 
+/// When the last finished backup in `folder` was finished, in milliseconds since 1970, and its
+/// number; `None` where there is none. Blocks.
+///
+/// # Errors
+/// The backup's list is damaged or cannot be read.
+pub fn finished(folder: &Path) -> Result<Option<(u64, u64)>, TransferError> {
+    Ok(Manifest::read(folder)?.map(|manifest| (manifest.wall_ms, manifest.number)))
+}
+
 /// Makes `folder`, which is empty or not there, of the last finished backup in `backup`. Blocks.
 ///
 /// # Errors

@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Teller;
+use super::backup::Sources;
 use super::copy::{named, read_store, write_store};
 use super::error::TransferError;
 use super::file::{Record, RecordReader, RecordWriter};
@@ -16,7 +18,7 @@ use crate::batch::Batch;
 use crate::disk::{DiskOptions, DiskStore};
 use crate::error::{Blame, Operation, StoreError};
 use crate::guard;
-use crate::journal::{self, DirectoryPartitions};
+use crate::journal::{self, DirectoryPartitions, Incarnation, Journal, JournalOptions};
 use crate::store::Store as _;
 
 /// How deep below a server's folder a store may lie: `journal/p-...`.
@@ -93,6 +95,37 @@ fn is_name(name: &str) -> bool {
 /// The journal that the store `name` is a partition of.
 fn journal_of(name: &str) -> Option<&str> {
     name.split_once("/p-").map(|(journal, _)| journal)
+}
+
+/// Opens all stores of `folder`, whose server does not run, so that they can be backed up. The
+/// wall time now, in milliseconds since 1970, is `wall_ms`. Blocks.
+///
+/// # Errors
+/// One cannot be opened, or there is none.
+pub fn open_sources(
+    folder: &Path,
+    options: &DiskOptions,
+    wall_ms: u64,
+) -> Result<Sources, TransferError> {
+    let names = sources(folder)?;
+    if names.is_empty() {
+        let why = "there is no store to back up; check server.data_dir";
+        return Err(TransferError::refused(folder, why));
+    }
+    let mut opened = Sources::default();
+    let journals: BTreeSet<&str> = names.iter().filter_map(|name| journal_of(name)).collect();
+    for name in journals {
+        let partitions = DirectoryPartitions::new(&folder.join(name), *options);
+        // Its incarnation is kept: the bytes here are for a new journal.
+        let options = JournalOptions::new(Incarnation::Keep([0; 16]), wall_ms);
+        let journal = Journal::open(Arc::new(partitions), &options)?;
+        opened.journals.push((name.to_owned(), Arc::new(journal)));
+    }
+    for name in names.iter().filter(|name| journal_of(name).is_none()) {
+        let store = DiskStore::open_existing(&folder.join(name), options)?;
+        opened.rows.push((name.clone(), Arc::new(store)));
+    }
+    Ok(opened)
 }
 
 /// Writes all stores of `folder` into the new file `out`, which is whole when it appears. Blocks.

@@ -14,9 +14,9 @@ mod folder;
 mod manifest;
 mod tap;
 
-pub use backup::{BackupReport, Protected, Sources, back_up, protected, restore};
+pub use backup::{BackupReport, Protected, Sources, back_up, finished, protected, restore};
 pub use error::TransferError;
-pub use folder::{Life, Summary, export, import, sources};
+pub use folder::{Life, Summary, export, import, open_sources, sources};
 pub use tap::Tap;
 
 /// Told now and then how far a transfer is.
