@@ -15,7 +15,7 @@ use lapwing_protocol::code::Code;
 use lapwing_server_core::pressure::Pressure;
 use lapwing_store::journal::{DirectoryPartitions, Head, Journal, JournalOptions, LaneKey};
 use lapwing_store::transfer::{self, Sources, TransferError};
-use lapwing_store::{DiskOptions, RowStore, SpaceGauge, StoreError};
+use lapwing_store::{DiskOptions, DiskStore, RowStore, SpaceGauge, Store, StoreError};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use smol::Timer;
@@ -49,7 +49,8 @@ pub struct Storage {
 /// What was opened, by its name in the folder.
 #[derive(Clone, Default)]
 struct Opened {
-    rows: Vec<(String, RowStore)>,
+    stores: Vec<(String, Arc<dyn Store>)>,
+    rows: Vec<RowStore>,
     journals: Vec<(String, Arc<Journal>)>,
 }
 
@@ -89,8 +90,22 @@ impl Storage {
     /// As for `RowStore::open`.
     pub fn rows(&self, name: &str) -> Result<RowStore, StoreError> {
         let rows = RowStore::open(&self.folder.join(name), &self.options)?;
-        self.opened().rows.push((name.to_owned(), rows.clone()));
+        let mut opened = self.opened();
+        opened.stores.push((name.to_owned(), Arc::clone(rows.store())));
+        opened.rows.push(rows.clone());
         Ok(rows)
+    }
+
+    /// Opens or creates the store `name`, for who commits by itself; `.` is the folder itself. Blocks
+    /// on the disk.
+    ///
+    /// # Errors
+    /// As for `DiskStore::open`.
+    pub fn store(&self, name: &str) -> Result<Arc<dyn Store>, StoreError> {
+        let store: Arc<dyn Store> =
+            Arc::new(DiskStore::open(&self.folder.join(name), &self.options)?);
+        self.opened().stores.push((name.to_owned(), Arc::clone(&store)));
+        Ok(store)
     }
 
     /// Opens or creates the journal `name`. Blocks on the disk.
@@ -119,15 +134,15 @@ impl Storage {
     }
 
     /// Measures the room again and again, until a store fails: then gives its error.
-    pub(crate) async fn watch(self: Arc<Self>) -> StoreError {
+    pub async fn watch(self: Arc<Self>) -> StoreError {
         let upkeep =
             smol::future::or(self.measure_again_and_again(), self.back_up_again_and_again());
         smol::future::or(self.failed(), upkeep).await
     }
 
     async fn failed(&self) -> StoreError {
-        let Opened { rows, journals } = self.opened().clone();
-        let rows = rows.iter().map(|(_, rows)| smol::future::FutureExt::boxed(rows.stopped()));
+        let Opened { rows, journals, .. } = self.opened().clone();
+        let rows = rows.iter().map(|rows| smol::future::FutureExt::boxed(rows.stopped()));
         let journals =
             journals.iter().map(|(_, journal)| smol::future::FutureExt::boxed(journal.stopped()));
         let never = smol::future::FutureExt::boxed(smol::future::pending());
@@ -180,9 +195,8 @@ impl Storage {
             return Err(Failure::new(Code::UNSUPPORTED, text));
         };
         let _one = self.backing.lock().await;
-        let Opened { rows, journals } = self.opened().clone();
-        let rows = rows.into_iter().map(|(name, rows)| (name, Arc::clone(rows.store())));
-        let sources = Sources { rows: rows.collect(), journals };
+        let Opened { stores, journals, .. } = self.opened().clone();
+        let sources = Sources { rows: stores, journals };
         let done = smol::unblock(move || {
             transfer::back_up(&sources, &backup.folder, clock::unix_ms(), &mut |_| {})
         });

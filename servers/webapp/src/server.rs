@@ -12,15 +12,17 @@ use lapwing_net::http;
 use lapwing_net::identity::{PeerIdentity, Role};
 use lapwing_net::listener::{BindError, Connection, Listener, ListenerContext};
 use lapwing_net::metrics::{self, Health, ListenerMetrics, Metrics};
+use lapwing_net::notice::Notice;
 use lapwing_net::peer::{self, Caller, Failure};
 use lapwing_net::runtime::Executor;
 use lapwing_net::shutdown::Shutdown;
+use lapwing_net::storage::{Storage, Stored};
 use lapwing_net::tls::{Credentials, CredentialsError, HandshakeError, Plane, ServerPlanes};
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::id::ServerId;
 use lapwing_protocol::registration::{ServerRole, ServerStatus};
-use lapwing_store::{DiskOptions, DiskStore, Store, StoreError};
+use lapwing_store::{Store, StoreError};
 
 use crate::accounts::{AccountError, Accounts};
 use crate::backend::{Backend, PeerTransport, Transport};
@@ -121,11 +123,13 @@ async fn serve(
     let identity = identity(&config, &credentials)?;
     let listeners = config.server.listen.iter().map(|address| Listener::bind(*address));
     let listeners: Vec<Listener> = listeners.collect::<Result<_, _>>().map_err(RunError::Bind)?;
-    let accounts = open_accounts(&config).await?;
+    let metrics = Metrics::default();
+    let notice = Notice::default();
+    let storage = Arc::new(Storage::new(&config.server, &metrics, notice.clone()));
+    let accounts = open_accounts(&config, &storage).await?;
     let app = App::new(Backend::new(transport), accounts, shutdown.clone(), &config.server.name);
     live::start(&app, &executor);
     let metrics_token = read_digest(config.server.metrics_token_file.as_deref())?;
-    let metrics = Metrics::default();
     let site =
         router(app.clone()).merge(metrics::router(metrics.clone(), metrics_token, || Health::Up));
     let planes = [Plane::Peer, Plane::Http];
@@ -137,7 +141,9 @@ async fn serve(
         metrics: ListenerMetrics::registered(&metrics),
         shutdown,
     };
-    let status = Arc::new(status_service(app, identity));
+    let status = Arc::new(status_service(app, identity, notice));
+    let status = Arc::new(Stored::new(&storage, identity, status));
+    let watching = executor.spawn(storage.watch());
     let mut serving = Vec::new();
     for listener in listeners {
         log::info!("the page is at https://{}/", listener.address());
@@ -148,6 +154,7 @@ async fn serve(
     for task in serving {
         task.await;
     }
+    drop(watching);
     Ok(())
 }
 
@@ -170,9 +177,9 @@ fn handler<S: peer::Service>(
 }
 
 /// What peers may ask of the WebApp: how it is.
-fn status_service(app: App, identity: PeerIdentity) -> impl peer::Service {
+fn status_service(app: App, identity: PeerIdentity, notice: Notice) -> impl peer::Service {
     move |_: Caller, method: Method, _: Vec<u8>| {
-        let app = app.clone();
+        let (app, trouble) = (app.clone(), notice.text());
         async move {
             if method != Method::STATUS {
                 let text = "the WebApp answers no calls but `status`; its API is /api/v1";
@@ -185,7 +192,7 @@ fn status_service(app: App, identity: PeerIdentity) -> impl peer::Service {
                 version: env!("CARGO_PKG_VERSION"),
                 pid: std::process::id(),
                 started_ms: app.started_ms,
-                trouble: "",
+                trouble: &trouble,
             })
         }
     }
@@ -206,12 +213,11 @@ fn identity(config: &Config, credentials: &Credentials) -> Result<PeerIdentity, 
     Ok(identity)
 }
 
-async fn open_accounts(config: &Config) -> Result<Accounts, RunError> {
-    let folder = config.server.data_dir.clone();
-    let options = DiskOptions::of(config.server.store.engine);
+async fn open_accounts(config: &Config, storage: &Arc<Storage>) -> Result<Accounts, RunError> {
+    let storage = Arc::clone(storage);
     let accounts = smol::unblock(move || {
-        let store = DiskStore::open(&folder, &options).map_err(RunError::Store)?;
-        Accounts::open(Arc::new(store)).map_err(RunError::from)
+        let store = storage.store(".").map_err(RunError::Store)?;
+        Accounts::open(store).map_err(RunError::from)
     })
     .await?;
     ensure_first(&accounts, config.first_user.as_ref()).await?;

@@ -53,7 +53,8 @@ pub(super) fn write(data: &DataFolder, plan: &Plan) -> Result<(), String> {
         let signer = if is_vendor(server) { &vendor } else { &organisation };
         certificate(&folder, plan, server, signer)?;
         if server.name != SUPERVISOR {
-            let text = config(data, plan, server);
+            let kept = own_storage(&data.config(&server.name));
+            let text = config(data, plan, server) + &kept;
             put(&data.config(&server.name), text.as_bytes(), Access::Owner)?;
         }
     }
@@ -69,6 +70,21 @@ fn own_settings(file: &Path) -> String {
     let mut kept = toml::from_str::<toml::Table>(&text).unwrap_or_default();
     kept.retain(|name, value| value.is_table() && name != "servers" && name != "enrolment");
     if kept.is_empty() { String::new() } else { format!("\n{kept}") }
+}
+
+/// What somebody wrote into a server's configuration about how its stores are kept and backed up,
+/// which no plan knows.
+fn own_storage(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let known = toml::from_str::<toml::Table>(&text).unwrap_or_default();
+    let server = known.get("server").and_then(toml::Value::as_table);
+    let mut kept = server.cloned().unwrap_or_default();
+    kept.retain(|name, _| name == "store" || name == "backup");
+    if kept.is_empty() {
+        return String::new();
+    }
+    let server = toml::Table::from_iter([(String::from("server"), toml::Value::Table(kept))]);
+    format!("\n{server}")
 }
 
 /// Whether the vendor's root signs it.
@@ -240,6 +256,7 @@ fn common(data: &DataFolder, plan: &Plan, server: &PlannedServer) -> String {
     };
     format!(
         "# Written by `lapwing up` at each start; change the plan (up.toml) or run the server alone.\n\
+         # [server.store] and [server.backup] are yours and stay.\n\
          [server]\nrole = \"{role}\"\nname = \"{name}\"\ndata_dir = \"data\"\n\
          deployment = \"{deployment}\"\nlisten = [{listen}]\nmetrics_token_file = {token}\n\n\
          [server.tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\nca = {ca}\n{client_ca}",

@@ -40,7 +40,7 @@ impl Medium {
         let bytes = self.lock();
         let mut left = bytes.synced.clone();
         for (number, (at, written)) in bytes.writes.iter().enumerate() {
-            if (number + turn) % of != 0 {
+            if !(number + turn).is_multiple_of(of) {
                 left.resize(left.len().max(at + written.len()), 0);
                 left[*at..at + written.len()].copy_from_slice(written);
             }

@@ -156,8 +156,7 @@ impl Running {
     pub(crate) fn end(mut self) -> Heard {
         self.child.wait().unwrap();
         self.listener.join().unwrap();
-        let heard = self.heard.0.lock().unwrap().clone();
-        heard
+        self.heard.0.lock().unwrap().clone()
     }
 }
 

@@ -2,8 +2,10 @@
 //! a kill in the middle, two sessions of one sensor, commands, enrolment, heartbeats.
 #![expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
 
-#[path = "../../net/tests/deployment/mod.rs"]
+mod backup;
+#[path = "../../../net/tests/deployment/mod.rs"]
 mod deployment;
+#[path = "../scripted/mod.rs"]
 mod scripted;
 
 use std::net::SocketAddr;
@@ -29,8 +31,9 @@ use lapwing_protocol::enrol::Enrolled;
 use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::feed::{FeedPage, FeedRequest};
 use lapwing_protocol::hello::LogVerdict;
-use lapwing_protocol::id::{Lane, SensorId};
+use lapwing_protocol::id::{Incarnation, Lane, SensorId};
 use lapwing_protocol::items::Items;
+use lapwing_protocol::message::Message;
 use lapwing_protocol::registration::{Heartbeat, HeartbeatReply};
 use scripted::{Connection, Log};
 
