@@ -12,7 +12,7 @@ use crate::{Random, rounds, shutdown};
 /// Bytes of the file system; the image is sparse.
 const DISK_BYTES: u64 = 512 << 20;
 /// After so many entries a new store is begun.
-const ENTRIES_MAX: u64 = 12_000;
+const ENTRIES_MAX: u64 = 4_000;
 
 /// A file system in a file.
 struct Disk {

@@ -6,7 +6,7 @@ use crate::writer::{Running, open, verify};
 use crate::{Random, rounds};
 
 /// After so many entries a new store is begun: checking all of them again costs time.
-const ENTRIES_MAX: u64 = 20_000;
+const ENTRIES_MAX: u64 = 4_000;
 
 fn every_acknowledged_entry_survives(engine: Engine) {
     let directory = tempfile::tempdir().unwrap();
