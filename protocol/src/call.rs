@@ -129,8 +129,7 @@ methods! {
 
     /// Peer plane, any server. empty -> `ServerStatus`.
     STATUS = 240, "status";
-    /// Peer plane, any server that keeps a store, of itself alone. empty -> empty, once it is backed
-    /// up.
+    /// Peer plane, any server with a store, for itself. empty -> empty, once it is backed up.
     BACKUP = 241, "backup";
 
     /// Peer plane of the supervisor. empty -> `Items<ChildView>`.
