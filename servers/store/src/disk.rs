@@ -21,8 +21,8 @@ use crate::envelope::FORMAT_VERSION;
 use crate::error::{Blame, Operation, StoreError};
 use crate::guard;
 use crate::limits::{CACHE_BYTES, OPEN_SECONDS_MAX};
-use crate::redb::{self, RedbStore};
-use crate::sled::{self, SledStore};
+use crate::redb::{DATA_FILE as REDB_FILE, RedbStore};
+use crate::sled::{DATA_FILE as SLED_FILE, SledStore};
 use crate::store::{Scan, Store, Visitor};
 use crate::transfer::Tap;
 
@@ -32,8 +32,8 @@ const FORMAT_FILE: &str = "format";
 
 const fn data_file(engine: Engine) -> &'static str {
     match engine {
-        Engine::Sled => sled::DATA_FILE,
-        Engine::Redb => redb::DATA_FILE,
+        Engine::Sled => SLED_FILE,
+        Engine::Redb => REDB_FILE,
     }
 }
 

@@ -1,5 +1,5 @@
 //! What source may name, by where it lies: cores read no clock, disk, network or environment; one
-//! module holds `unsafe`; one file names sled.
+//! module and one test tool hold `unsafe`; each storage engine is named in one file.
 //!
 //! Test code inside the cores is free. The manifest side of the same rules is in `edges`.
 
@@ -17,6 +17,8 @@ pub const UNSAFE_FOLDER: &str = "sensor-os/src/sys";
 pub const UNSAFE_TOOL: &str = "servers/store/tests/power/shutdown.rs";
 /// The one file that names sled.
 pub const SLED_FILE: &str = "servers/store/src/sled.rs";
+/// The one file that names redb.
+pub const REDB_FILE: &str = "servers/store/src/redb.rs";
 
 /// Names, and everything below them, that a core does not use.
 const IMPURE: [&str; 13] = [
@@ -41,7 +43,9 @@ const CLOCKS: [&str; 4] =
 /// All rules of this module for one Rust file.
 pub fn check(path: &str, source: &Source) -> Vec<Finding> {
     let mut findings = unsafe_places(path, source);
-    findings.extend(sled_places(path, source));
+    for (engine, file) in [("sled", SLED_FILE), ("redb", REDB_FILE)] {
+        findings.extend(engine_places(path, source, engine, file));
+    }
     let is_product = !is_test_path(path);
     if is_product && CORES.iter().any(|core| path.starts_with(core)) {
         findings.extend(pure(path, source));
@@ -123,15 +127,19 @@ pub fn unsafe_places(path: &str, source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// One file names sled.
-pub fn sled_places(path: &str, source: &Source) -> Vec<Finding> {
-    if path == SLED_FILE || path.starts_with("servers/store/src/sled/") {
+/// One file, and what lies below it, names a storage engine.
+pub fn engine_places(path: &str, source: &Source, engine: &str, file: &str) -> Vec<Finding> {
+    let below = file.strip_suffix(".rs").and_then(|folder| path.strip_prefix(folder));
+    if path == file || below.is_some_and(|rest| rest.starts_with('/')) {
         return Vec::new();
     }
-    let names = source.names().into_iter().filter(|name| is_below(&name.text, "sled"));
-    let remedy = "go through the `Store` trait; our own module is `self::sled` or `crate::sled`";
+    let names = source.names().into_iter().filter(|name| is_below(&name.text, engine));
+    let remedy = format!("go through the `Store` trait; our own module is `crate::{engine}`");
     names
-        .map(|name| Finding::new(path, name.line, format!("`{}` names sled", name.text), remedy))
+        .map(|name| {
+            let rule = format!("`{}` names {engine}", name.text);
+            Finding::new(path, name.line, rule, remedy.as_str())
+        })
         .collect()
 }
 
@@ -207,7 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn sled_has_one_file() {
+    fn an_engine_has_one_file() {
+        assert_eq!(rules("servers/store/src/disk.rs", "use redb::Database;").len(), 1);
+        assert!(rules("servers/store/src/redb/tests.rs", "use redb::Database;").is_empty());
         assert_eq!(rules("servers/store/src/journal.rs", "use sled::Db;").len(), 1);
         assert_eq!(rules("tests/tests/a.rs", "fn f() { sled::open(p); }").len(), 1);
         assert!(rules(SLED_FILE, "use sled::Db;").is_empty());

@@ -5,6 +5,7 @@
 mod backup;
 #[path = "../../../net/tests/deployment/mod.rs"]
 mod deployment;
+mod failing_disk;
 #[path = "../scripted/mod.rs"]
 mod scripted;
 
@@ -16,7 +17,7 @@ use deployment::{Deployment, TOKEN, call, enrolment, refusal, run, until};
 use lapwing_detection::{Addresses, Config, Server};
 use lapwing_net::authority::Usage;
 use lapwing_net::clock;
-use lapwing_net::host::{Clients, Host};
+use lapwing_net::host::{Clients, Host, HostError};
 use lapwing_net::identity::Role;
 use lapwing_net::metrics::Health;
 use lapwing_net::peer::{Caller, PeerClient, to_body};
@@ -45,7 +46,7 @@ struct Running {
     at: Addresses,
     console: PeerClient,
     trigger: ShutdownTrigger,
-    serving: smol::Task<()>,
+    serving: smol::Task<Result<(), HostError>>,
 }
 
 impl Running {
@@ -67,7 +68,7 @@ impl Running {
             .await;
         let at = server.addresses().clone();
         let console = deployment.client(executor, (Role::Ctl, 2), Role::Detection, at.console);
-        let serving = executor.spawn(async move { server.serve().await.unwrap() });
+        let serving = executor.spawn(server.serve());
         Self { at, console, trigger, serving }
     }
 
@@ -83,7 +84,7 @@ impl Running {
 
     async fn stop(self) {
         self.trigger.begin();
-        self.serving.await;
+        self.serving.await.unwrap();
     }
 
     /// What the export says: the sequence and source_seq of each row.

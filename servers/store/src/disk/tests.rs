@@ -72,13 +72,13 @@ fn a_format_file_without_an_engine_is_sleds() {
 #[test]
 fn spoiled_files_are_typed_errors_and_never_a_new_empty_store() {
     for (engine, file, spoil) in [
-        (Engine::Sled, sled::DATA_FILE, b"\xff".repeat(300_000)),
-        (Engine::Sled, sled::DATA_FILE, Vec::new()),
-        (Engine::Sled, sled::DATA_FILE, b"\0".repeat(70_000)),
+        (Engine::Sled, SLED_FILE, b"\xff".repeat(300_000)),
+        (Engine::Sled, SLED_FILE, Vec::new()),
+        (Engine::Sled, SLED_FILE, b"\0".repeat(70_000)),
         (Engine::Sled, "conf", b"nonsense: yes\n".to_vec()),
-        (Engine::Redb, redb::DATA_FILE, b"\xff".repeat(300_000)),
-        (Engine::Redb, redb::DATA_FILE, Vec::new()),
-        (Engine::Redb, redb::DATA_FILE, b"\0".repeat(70_000)),
+        (Engine::Redb, REDB_FILE, b"\xff".repeat(300_000)),
+        (Engine::Redb, REDB_FILE, Vec::new()),
+        (Engine::Redb, REDB_FILE, b"\0".repeat(70_000)),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path(), engine).unwrap();
