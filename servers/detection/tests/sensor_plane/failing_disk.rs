@@ -19,7 +19,7 @@ fn a_server_whose_disk_fails_acknowledges_nothing_says_so_and_ends() {
 
         // The durability guard syncs this folder with each flush, and fails without it.
         let side_files = deployment.path("d1-data/journal/p-0000000000000001/blobs");
-        std::fs::remove_dir_all(side_files).unwrap();
+        std::fs::remove_dir_all(&side_files).unwrap();
         sensor.send_chunk(&bulk.lookup()).await;
         let ended = sensor
             .until(|message| match message {
@@ -33,6 +33,7 @@ fn a_server_whose_disk_fails_acknowledges_nothing_says_so_and_ends() {
         assert!(said.contains("nothing more is acknowledged"), "{said}");
         assert!(said.contains("start again"), "{said}");
 
+        std::fs::create_dir(&side_files).unwrap();
         let server = Running::start(&deployment, &executor, "").await;
         let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors()).await;
         let grant = sensor.greet(&[&bulk], None).await[0];
