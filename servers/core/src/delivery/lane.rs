@@ -410,7 +410,7 @@ impl LaneReceiver {
             session.credit.limit_seq = session.credit.limit_seq.max(window.limit_seq);
             session.credit.limit_bytes = session.credit.limit_bytes.max(window.limit_bytes);
         }
-        if cfg!(mutant = "credit_shrinks") && stored_seq % 7 == 0 {
+        if cfg!(mutant = "credit_shrinks") && stored_seq.is_multiple_of(7) {
             session.credit.limit_seq = stored_seq + 1;
         }
         self.ack_due = false;
