@@ -96,8 +96,8 @@ impl Storage {
         Ok(rows)
     }
 
-    /// Opens or creates the store `name`, for who commits by itself; `.` is the folder itself. Blocks
-    /// on the disk.
+    /// Opens or creates the store `name`, for who commits by itself; `.` is the folder itself.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// As for `DiskStore::open`.

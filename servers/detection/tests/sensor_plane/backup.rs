@@ -1,5 +1,5 @@
-//! A server that is backed up, loses its disk, and is restored: what it lacks is sent again, because
-//! nothing was called safe that no backup held.
+//! A server that is backed up, loses its disk, and is restored: what it lacks is sent again,
+//! because nothing was called safe that no backup held.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! A disk that does not sync any more: nothing is acknowledged, the server says so and ends, and the
-//! next start goes on from what is durable.
+//! A disk that does not sync any more: nothing is acknowledged, the server says so and ends, and
+//! the next start goes on from what is durable.
 
 use super::*;
 
