@@ -15,9 +15,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "buggify"))]
 extern crate std;
 
+pub mod buggify;
 pub mod call;
 pub mod chunk;
 pub mod code;

@@ -2,6 +2,7 @@
 //!
 //! Everything but the deframer, so that a frame that borrows from it can be handled here.
 
+use lapwing_protocol::buggify;
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Action, CommandNumber, Outcome};
 use lapwing_protocol::delivery::Resync;
@@ -37,6 +38,9 @@ pub(crate) struct Engine<'a> {
     pub(crate) resynced_ns: Option<u64>,
     /// A server asked too early; it gets its segment then.
     pub(crate) resync_due_ns: Option<u64>,
+    /// The end of a hole in which changes of the table went: when the server has it, a segment
+    /// follows, although nothing may have happened since.
+    pub(crate) untold_seq: Option<u64>,
 }
 
 impl Engine<'_> {
@@ -48,6 +52,12 @@ impl Engine<'_> {
         fact: &Fact<'_>,
     ) -> Result<Intake, IntakeError> {
         let [bulk, urgent] = &mut self.session.outboxes;
+        if buggify!("sensor.close_chunk_early") {
+            self.recorder.close(now, bulk);
+        }
+        if buggify!("sensor.begin_segment") && buggify!("sensor.begin_segment") {
+            self.recorder.request_segment();
+        }
         match lane {
             Lane::Urgent if !urgent.is_unused() => self.recorder.take_urgent(now, fact, urgent),
             Lane::Urgent | Lane::Bulk => self.recorder.take(now, fact, bulk),
@@ -77,7 +87,10 @@ impl Engine<'_> {
                 let (code, retry_after_ms) = (refused.code, refused.retry_after_ms);
                 return Err(CloseReason::Refused { code, retry_after_ms });
             }
-            Message::Ack(ack) => self.session.handle_ack(now, ack)?,
+            Message::Ack(ack) => {
+                self.session.handle_ack(now, ack)?;
+                self.tell_table(now);
+            }
             Message::Nack(nack) => self.session.handle_nack(now, nack)?,
             Message::Pong(_) if is_greeted => {}
             Message::Resync(resync) if is_greeted => self.handle_resync(now, resync),
@@ -115,11 +128,29 @@ impl Engine<'_> {
         }
     }
 
+    /// A server that has everything up to a hole lacks the changes in it: it gets a segment.
+    fn tell_table(&mut self, now: Now) {
+        let Some(untold_seq) = self.untold_seq else { return };
+        let bulk = &self.session.outboxes[Lane::Bulk.index()];
+        let (current, has_tail) = (*bulk.current(), bulk.has_tail());
+        if self.recorder.segment_seq() > untold_seq {
+            self.untold_seq = None;
+        } else if !has_tail && current.acked.seq >= untold_seq.min(current.made.seq) {
+            self.untold_seq = None;
+            self.request_resync(now);
+        }
+    }
+
     fn handle_resync(&mut self, now: Now, resync: &Resync) {
         if resync.lane != Lane::Bulk || resync.at_seq < self.recorder.segment_seq() {
             self.recorder.stats.resyncs_ignored += 1;
             return;
         }
+        self.request_resync(now);
+    }
+
+    /// A segment is due: at once, or a while after the last that was begun for a server.
+    fn request_resync(&mut self, now: Now) {
         let earliest_ns = self.resynced_ns.map_or(0, |last| last + nanoseconds(RESYNC_MS_MIN));
         self.resync_due_ns = Some(earliest_ns.max(now.monotonic_ns));
         self.resync_when_due(now);
@@ -160,6 +191,7 @@ impl Engine<'_> {
         if is_at_end && lane == Lane::Bulk {
             self.recorder.close(now, outbox);
             self.recorder.request_segment();
+            self.untold_seq = Some(outbox.current().made.seq);
         }
         if is_at_end {
             let made = outbox.current().made;
@@ -262,7 +294,8 @@ impl Engine<'_> {
             self.calls.sent_refusal();
             return Ok(length);
         }
-        if self.inbox.wants_hello() {
+        let is_live = self.session.is_greeted();
+        if self.inbox.wants_hello() || (is_live && self.greets_again()) {
             self.session.greet_again();
         }
         let standing = Standing {
@@ -272,6 +305,13 @@ impl Engine<'_> {
             last_command: self.inbox.last(),
         };
         self.session.transmit(now, &standing, buffer)
+    }
+
+    /// A Hello more than needed, now and then, in a simulation.
+    fn greets_again(&self) -> bool {
+        buggify!("sensor.greet_again")
+            && buggify!("sensor.greet_again")
+            && buggify!("sensor.greet_again")
     }
 
     pub(crate) fn deadline_ns(&self) -> Option<u64> {

@@ -7,6 +7,7 @@
 //! Invariants: `base.seq < cursor`; places in flight ascend and lie between the two; a chunk is
 //! only sent while `seq <= limit_seq` and its bytes stay within `limit_bytes`.
 
+use lapwing_protocol::buggify;
 use lapwing_protocol::delivery::{Ack, ChainMark, Credit, Jump, Nack};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::LogCause;
@@ -169,7 +170,7 @@ impl<'a> LaneLink<'a> {
         if let Some(mark) = self.mark {
             return Next::Mark(mark);
         }
-        if self.flight.is_full() {
+        if self.flight.is_full() || (self.is_in_flight() && buggify!("sensor.one_in_flight")) {
             return Next::Nothing;
         }
         let is_within = |hole: &Hole| hole.from_seq <= self.cursor && self.cursor <= hole.to_seq;

@@ -12,6 +12,7 @@
 
 mod holes;
 
+use lapwing_protocol::buggify;
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::hello::{LogCause, Memory, StoredRange};
@@ -168,6 +169,16 @@ impl<'a> Outbox<'a> {
         }
         if self.has_spool() {
             self.unspooled_bytes += CHUNK_RECORD_BYTES + chunk.len();
+        } else if self.hole_at(seq - 1).is_some() && self.is_later_part(seq) {
+            // What it builds upon was dropped while the keyframe was still being made.
+            self.drop_chunk(seq);
+        }
+    }
+
+    /// The oldest chunk leaves the memory, if it is spooled: it is fetched when it is wanted.
+    fn make_room_of_spooled(&mut self) {
+        if self.window.front().is_some_and(|front| front.seq <= self.spooled_seq) {
+            self.window.pop();
         }
     }
 
@@ -216,6 +227,9 @@ impl<'a> Outbox<'a> {
 
     /// The shell spooled everything up to `seq` of the current log.
     pub(crate) fn handle_spooled(&mut self, seq: u64) {
+        if buggify!("sensor.forget_window") && self.window.front().is_some() {
+            self.make_room_of_spooled();
+        }
         while self.spooled_seq < seq.min(self.offered_seq) {
             self.spooled_seq += 1;
             let length = self.window.find(self.spooled_seq).map_or(0, |held| held.bytes.len());
@@ -359,13 +373,17 @@ mod tests {
     const B: ServerId = ServerId([0xb; 16]);
 
     fn chunk(seq: u64) -> Vec<u8> {
+        chunk_of(seq, ChunkFlags::SELF_CONTAINED, 0)
+    }
+
+    fn chunk_of(seq: u64, flags: u8, part: u16) -> Vec<u8> {
         let header = ChunkHeader {
-            flags: ChunkFlags(ChunkFlags::SELF_CONTAINED),
+            flags: ChunkFlags(flags),
             encoding: 1,
             seq,
             first_index: seq * 10,
             count: 10,
-            part: 0,
+            part,
             time_base_ns: 0,
             digest: [0; 4],
         };
@@ -401,6 +419,22 @@ mod tests {
             assert_eq!((hole.from_seq, hole.to_seq, hole.next_index), (2, 3, Some(40)));
             assert!(outbox.find(1).is_some() && outbox.find(2).is_none());
             assert_eq!(outbox.facts_dropped, 20);
+        });
+    }
+
+    #[test]
+    fn the_later_parts_of_a_dropped_keyframe_go_with_it() {
+        let flags = ChunkFlags::SELF_CONTAINED | ChunkFlags::KEYFRAME;
+        with_outbox(Memory::RamOnly, |outbox| {
+            outbox.push(&chunk(1), 20);
+            for part in 0..5 {
+                let seq = u64::from(part) + 2;
+                outbox.push(&chunk_of(seq, flags, part), (seq + 1) * 10);
+            }
+            outbox.push(&chunk(7), 80);
+            let hole = outbox.hole_at(2).unwrap();
+            assert_eq!((hole.from_seq, hole.to_seq), (1, 6), "part 0 is gone, so are the others");
+            assert!(outbox.find(7).is_some());
         });
     }
 

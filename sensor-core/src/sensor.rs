@@ -93,6 +93,7 @@ impl<'a> Sensor<'a> {
             receive_bytes_max,
             resynced_ns: None,
             resync_due_ns: None,
+            untold_seq: None,
             config,
         };
         Ok(Self { deframer: Deframer::new(storage.receive), engine })
@@ -296,6 +297,7 @@ impl<'a> Sensor<'a> {
     pub fn handle_open_log(&mut self, lane: Lane, log: LogPositions) {
         let engine = &mut self.engine;
         if lane == Lane::Bulk {
+            engine.untold_seq = None;
             engine.session.facts_given_up[0] += engine.recorder.open_log(log.log);
         }
         engine.session.handle_open_log(lane, log);

@@ -1,33 +1,36 @@
 //! The deterministic simulator: the real cores, in a world of virtual time.
 //!
-//! `sensor-core`'s sensor and `servers/core`'s receiver, session and decoder run as they run in
-//! production; the clock, the network, the disks and the machine's life around them are made here
-//! and go wrong on purpose. One seed makes one world: the same seed gives the same run, byte for
-//! byte, and a failing seed prints the command that replays it.
+//! `sensor-core`'s sensor and `servers/core`'s receiver, session, decoder and assignments run as
+//! they run in production; the clock, the network, the disks and the machines' life around them are
+//! made here and go wrong on purpose. One seed makes one world: the same seed gives the same run,
+//! byte for byte, and a failing seed prints the command that replays it.
 //!
 //! Not here: TLS, real files and real sockets; journeys and the shells' own tests have those.
 //!
-//! Reading order: [`world`] (the loop), [`faults`] (what goes wrong), [`sensor`] and [`server`]
-//! (the two machines), [`oracle`] (what must hold at the end).
+//! Reading order: [`world`] (the loop), [`coverage`] (what must be reached), `faults` (what goes
+//! wrong), `sensor`, `server` and `registration` (the machines), `oracle` (what must hold).
 
-pub mod chance;
-pub mod facts;
-pub mod faults;
-pub mod network;
-pub mod oracle;
+pub mod coverage;
 pub mod report;
-pub mod sensor;
-pub mod server;
-pub mod spool;
+pub mod timeline;
 pub mod world;
 
-use lapwing_protocol::id::{BootId, DeploymentId, SensorId, ServerId};
+mod chance;
+mod disk;
+mod facts;
+mod faults;
+mod network;
+mod oracle;
+mod registration;
+mod sensor;
+mod server;
+mod skew;
+
+use lapwing_protocol::id::DeploymentId;
 
 /// The deployment of every world.
-pub(crate) const DEPLOYMENT: DeploymentId = DeploymentId([0xd0; 16]);
-/// The sensor.
-pub(crate) const SENSOR: SensorId = SensorId([0x50; 16]);
-/// The Detection server.
-pub(crate) const SERVER: ServerId = ServerId([0x5e; 16]);
-/// The machine's one boot: restarts of the sensor are not restarts of the machine.
-pub(crate) const BOOT: BootId = BootId([0xb0; 16]);
+const DEPLOYMENT: DeploymentId = DeploymentId([0xd0; 16]);
+/// What wall clocks say when a world begins, milliseconds since 1970.
+const WALL_MS: u64 = 1_700_000_000_000;
+/// Nanoseconds of a millisecond.
+const MS: u64 = 1_000_000;

@@ -1,12 +1,36 @@
-//! Seeds through the simulator, with its coverage table; a failure prints the command that replays
-//! it.
+//! Seeds through the simulator; a failure prints the command that replays it.
+//!
+//! Seeds that once failed stand below with what they found, and run each time.
 
-use lapwing_tests::simulator::report::run_seeds;
+use lapwing_tests::simulator::report::{Runs, run_seeds};
+
+/// Seeds of one test run, each run twice; `LAPWING_SEEDS` asks for more.
+const SEEDS: u64 = 60;
+/// Seeds from which on nothing may be left that was never reached.
+const COVERING_SEEDS: u64 = 1_000;
+/// Seeds that once failed.
+const FAILED_ONCE: [u64; 3] = [
+    5,   // a dropped keyframe's later parts were sent behind the Jump and did not decode
+    170, // a hole at the end of a log left a quiet sensor's table untold
+    16,  // a log older than the server remembers came again (HEL-034)
+];
 
 #[test]
 fn nothing_is_lost_or_doubled_in_many_worlds() {
-    let report = run_seeds(1, 60, |_| {});
+    let seeds = std::env::var("LAPWING_SEEDS").ok().and_then(|text| text.parse().ok());
+    let seeds = seeds.unwrap_or(SEEDS);
+    let report = run_seeds(1, seeds, Runs::Twice, |_| {});
     print!("{}", report.text());
     assert!(report.failure.is_none(), "{}", report.text());
-    assert_eq!(report.coverage.missing(), [], "never reached; more seeds, or a dead fault");
+    let missing = report.coverage.missing();
+    let must_reach_all = seeds >= COVERING_SEEDS;
+    assert!(!must_reach_all || missing.is_empty(), "never reached: {missing:#?}");
+}
+
+#[test]
+fn seeds_that_once_failed_hold() {
+    for seed in FAILED_ONCE {
+        let report = run_seeds(seed, 1, Runs::Twice, |_| {});
+        assert!(report.failure.is_none(), "{}", report.text());
+    }
 }

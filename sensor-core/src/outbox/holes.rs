@@ -1,6 +1,6 @@
 //! The holes of a lane: how they come to be, how they become one, and why a server is told of one.
 
-use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::id::{LogId, ServerId};
 use lapwing_protocol::op::DropReason;
@@ -10,8 +10,25 @@ use crate::position::Hole;
 use crate::window::Held;
 
 impl Outbox<'_> {
-    /// Makes the chunk `seq` a hole of its own.
+    /// Makes the chunk `seq` a hole, together with the parts of a keyframe that build upon it.
     pub(super) fn drop_chunk(&mut self, seq: u64) {
+        self.drop_one(seq);
+        let mut next = seq + 1;
+        while self.is_later_part(next) {
+            self.drop_one(next);
+            next += 1;
+        }
+    }
+
+    /// Whether the chunk `seq` is a part of a keyframe whose beginning lies before it.
+    pub(super) fn is_later_part(&mut self, seq: u64) -> bool {
+        let chunk = self.window.find(seq).and_then(|held| Chunk::decode(held.bytes).ok());
+        chunk.is_some_and(|chunk| {
+            chunk.header.flags.has(ChunkFlags::KEYFRAME) && chunk.header.part > 0
+        })
+    }
+
+    fn drop_one(&mut self, seq: u64) {
         let log = self.current.log;
         let Some(Held { chain, bytes, .. }) = self.window.find(seq) else { return };
         let Ok(chunk) = Chunk::decode(bytes) else { return };

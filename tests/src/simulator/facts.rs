@@ -7,11 +7,17 @@ use lapwing_protocol::element::{Change, Feature, Field, Kind, Value, dns, proces
 
 use super::chance::Chance;
 
+/// What kind of fact.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nature {
+    pub(crate) kind: Kind,
+    pub(crate) change: Change,
+}
+
 /// A fact, owned.
 #[derive(Clone, Debug)]
 pub(crate) struct MadeFact {
-    pub(crate) kind: Kind,
-    pub(crate) change: Change,
+    pub(crate) nature: Nature,
     pub(crate) source_seq: u64,
     fields: Vec<(Feature, Made)>,
 }
@@ -38,7 +44,7 @@ impl MadeFact {
 }
 
 /// The machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Machine {
     next_source_seq: u64,
     next_pid: u64,
@@ -52,6 +58,18 @@ const RUNNING_MAX: usize = 24;
 const SERVICES: u64 = 12;
 
 impl Machine {
+    /// The machine whose facts are numbered from `number` times 2^32 on: no two share a number.
+    pub(crate) fn new(number: usize) -> Self {
+        let next_source_seq = (number as u64) << 32;
+        Self { next_source_seq, next_pid: 0, running: Vec::new(), revision: 0 }
+    }
+
+    /// A service changes: state that a quiet machine tells.
+    pub(crate) fn stir(&mut self, chance: &mut Chance) -> MadeFact {
+        self.revision += 1;
+        self.change_service(chance)
+    }
+
     /// The next thing that happens.
     pub(crate) fn happen(&mut self, chance: &mut Chance) -> MadeFact {
         self.revision += 1;
@@ -65,7 +83,8 @@ impl Machine {
 
     fn fact(&mut self, kind: Kind, change: Change, fields: Vec<(Feature, Made)>) -> MadeFact {
         self.next_source_seq += 1;
-        MadeFact { kind, change, source_seq: self.next_source_seq, fields }
+        let nature = Nature { kind, change };
+        MadeFact { nature, source_seq: self.next_source_seq, fields }
     }
 
     fn start_process(&mut self, chance: &mut Chance) -> MadeFact {
@@ -112,10 +131,5 @@ impl Machine {
         let question = format!("host-{}.example", chance.below(40));
         let fields = vec![(dns::question, Made::Text(question))];
         self.fact(dns::KIND, Change::Event, fields)
-    }
-
-    /// Facts made so far.
-    pub(crate) fn made(&self) -> u64 {
-        self.next_source_seq
     }
 }

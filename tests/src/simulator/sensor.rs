@@ -1,71 +1,61 @@
-//! The sensor's machine: the real sensor core over a simulated disk.
+//! The sensor's machine: the real sensor core, a shell as `sensor-os` has one, a simulated disk.
 //!
-//! A life ends by a clean stop, a kill or a power cut; the disk goes on to the next. Lent memory is
-//! leaked at each start, since a sensor keeps what it is lent for good: 60 KiB a life.
+//! A life is one process: it ends by a stop, a kill or a power cut, and the disk goes on to the
+//! next. An image of the disk makes another machine with the same identity, or the same machine as
+//! it was. Memory is lent from the world's pool, a piece a life.
+
+mod drain;
+mod memory;
 
 use std::collections::BTreeMap;
 
-use lapwing_protocol::command::{CommandNumber, Outcome};
-use lapwing_protocol::hello::Memory;
-use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::command::CommandNumber;
+use lapwing_protocol::element::Fact;
+use lapwing_protocol::hello::{LogCause, LogParent, Memory as Kept};
+use lapwing_protocol::id::{BootId, Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::registration::AssignReason;
 use lapwing_sensor_core::{
-    CloseReason, Config, Event, Flight, Hole, Installation, Intake, IntakeError, LaneStorage, Now,
-    RowEntry, Sensor, Sizes, Storage, Stored, StringSlot,
+    Config, Installation, Intake, IntakeError, LogPositions, Now, Sensor, Storage,
 };
 
 use super::chance::Chance;
-use super::facts::MadeFact;
-use super::faults::{Coverage, Reached};
-use super::spool::{Spool, Spooled};
-use super::{BOOT, DEPLOYMENT, SENSOR};
+use super::disk::{Crash, Disk, NotedCommand, Sync};
+use super::facts::{MadeFact, Nature};
+use super::{DEPLOYMENT, MS, WALL_MS};
+pub(crate) use memory::{Lent, SIZES};
 
-/// Small enough that bounds are met, large enough that no fact is dropped.
-const SIZES: Sizes = Sizes {
-    rows: 64,
-    index: 128,
-    row_bytes: 8 << 10,
-    strings: 64,
-    definitions: 0,
-    bulk: lapwing_sensor_core::LaneSizes {
-        open: 1_024,
-        window: 8 << 10,
-        flight: 16,
-        holes: 4,
-        stored: 4,
-    },
-    urgent: lapwing_sensor_core::LaneSizes {
-        open: 1_024,
-        window: 4 << 10,
-        flight: 4,
-        holes: 4,
-        stored: 4,
-    },
-    receive: 4_096,
-    fetch: 1_024,
-    call: 256,
-};
+/// How soon what the disk refused is tried again.
+const RETRY_NS: u64 = 1_000 * MS;
+/// How often progress is noted.
+const PROGRESS_NS: u64 = 1_000 * MS;
 
 /// What a life of the sensor wants from the world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    /// A connection to the server.
-    Dial,
+    /// Ask Registration.
+    Ask { reason: AssignReason, trouble_with: Option<ServerId> },
+    /// A connection to this server.
+    Dial(ServerId),
     /// No connection any more.
     HangUp,
     /// These bytes to the server.
     Send(Vec<u8>),
 }
 
-/// The machine the sensor runs on.
-pub(crate) struct SensorMachine {
-    pub(crate) spool: Spool,
-    last_command: Option<CommandNumber>,
-    life: Option<Sensor<'static>>,
-    /// How often each command was carried out.
-    pub(crate) executed: BTreeMap<CommandNumber, u64>,
-    /// Where each fact was put, by its source_seq.
-    pub(crate) placed: BTreeMap<u64, Placed>,
-    current: [LogId; 2],
+/// Why a fact may be missing although no Jump covers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excuse {
+    /// It was in the memory of a process that was killed.
+    Killed,
+    /// It was written and not synced when the power went.
+    PowerCut,
+    /// The disk was put back to an image without it.
+    RolledBack,
+    /// The log it was in was given up as forked or rolled back.
+    GivenUp,
+    /// The server that had it was put back to an older backup, and nobody else had to keep it.
+    ServerRestored,
 }
 
 /// Where a fact was put.
@@ -73,281 +63,400 @@ pub(crate) struct SensorMachine {
 pub(crate) struct Placed {
     pub(crate) log: LogId,
     pub(crate) index: u64,
-    /// Whether a kill or power cut may have taken it.
-    pub(crate) is_excused: bool,
+    pub(crate) excuse: Option<Excuse>,
 }
 
-impl SensorMachine {
-    pub(crate) fn new() -> Self {
+/// What is to be done when the disk works again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Retry {
+    OpenLog { lane: Lane, cause: LogCause, parent: LogParent },
+    Accept(CommandNumber),
+}
+
+/// What the oracle knows of a machine.
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    /// Where each fact was put, by its number.
+    pub(crate) placed: BTreeMap<u64, Placed>,
+    /// How often each command was carried out; a disk that is put back forgets what it did.
+    pub(crate) executed: BTreeMap<(u64, CommandNumber), u64>,
+    /// Times the disk was put back to an image.
+    pub(crate) rollbacks: u64,
+    /// Losses of synced things, after which a count of findings proves nothing.
+    pub(crate) disasters: u64,
+    /// Logs of this machine by the cause they were opened with.
+    pub(crate) logs: Vec<(Lane, LogId, LogCause)>,
+    /// What the shell did wrong, in words.
+    pub(crate) broken: Vec<String>,
+}
+
+/// The machine the sensor runs on.
+pub(crate) struct SensorMachine<'m> {
+    /// Which of the world's machines.
+    pub(crate) number: usize,
+    pub(crate) sensor: SensorId,
+    pub(crate) kept: Kept,
+    pub(crate) disk: Disk,
+    life: Option<Sensor<'m>>,
+    /// Processes so far.
+    pub(crate) lives: u64,
+    pub(crate) boot: BootId,
+    boot_ns: u64,
+    /// How far its wall clock is off, in milliseconds.
+    pub(crate) skew_ms: i64,
+    pub(crate) link: Option<u64>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) truth: Truth,
+    /// Events worth counting, for the world.
+    pub(crate) notes: Vec<super::coverage::Reached>,
+    current: [LogId; 2],
+    unreported: [Option<u64>; 2],
+    losses: (u64, u64),
+    retries: Vec<Retry>,
+    retry_ns: Option<u64>,
+    progress_ns: Option<u64>,
+    command: Option<NotedCommand>,
+}
+
+impl<'m> SensorMachine<'m> {
+    pub(crate) fn new(number: usize, sensor: SensorId, kept: Kept, disk: Disk) -> Self {
         Self {
-            spool: Spool::default(),
-            last_command: None,
+            number,
+            sensor,
+            kept,
+            disk,
             life: None,
-            executed: BTreeMap::new(),
-            placed: BTreeMap::new(),
+            lives: 0,
+            boot: BootId([number as u8; 16]),
+            boot_ns: 0,
+            skew_ms: 0,
+            link: None,
+            wishes: Vec::new(),
+            truth: Truth::default(),
+            notes: Vec::new(),
             current: [LogId([0; 16]); 2],
+            unreported: [None; 2],
+            losses: (0, 0),
+            retries: Vec::new(),
+            retry_ns: None,
+            progress_ns: None,
+            command: None,
         }
     }
+
+    // --- Nouns.
 
     pub(crate) fn is_alive(&self) -> bool {
         self.life.is_some()
     }
 
-    pub(crate) fn life(&self) -> Option<&Sensor<'static>> {
+    pub(crate) fn life(&self) -> Option<&Sensor<'m>> {
         self.life.as_ref()
     }
 
-    /// Starts the sensor's process.
-    pub(crate) fn start(&mut self, now: Now, chance: &mut Chance, coverage: &mut Coverage) {
-        let logs = self.spool.begin(chance);
-        self.current = [logs[0].log, logs[1].log];
+    /// The log facts go to.
+    pub(crate) fn current(&self, lane: Lane) -> LogId {
+        self.current[lane.index()]
+    }
+
+    pub(crate) fn now(&self, now_ns: u64) -> Now {
+        let wall_ms = WALL_MS.saturating_add_signed(self.skew_ms) + now_ns / MS;
+        Now { monotonic_ns: now_ns - self.boot_ns, wall_ms }
+    }
+
+    /// When something is due here.
+    pub(crate) fn next_ns(&self) -> Option<u64> {
+        let core = self.life.as_ref()?.poll_timeout();
+        let mine = [core, self.disk_next_ns(), self.retry_ns, self.progress_ns];
+        mine.into_iter().flatten().min().map(|at_ns| at_ns + self.boot_ns)
+    }
+
+    fn disk_next_ns(&self) -> Option<u64> {
+        self.disk.next_ns().filter(|_| self.kept == Kept::Disk)
+    }
+
+    /// Everything it has is acknowledged.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let Some(sensor) = &self.life else { return false };
+        let is_done = Lane::BY_URGENCY.into_iter().all(|lane| {
+            let positions = sensor.positions(lane);
+            positions.acked.seq == positions.made.seq && self.disk.tail(lane).is_none()
+        });
+        let produced = sensor.stats().lanes[0].facts_produced;
+        let chunked = sensor.positions(Lane::Bulk).made.next_index - 1;
+        is_done && produced == chunked && sensor.server().is_some() && self.losses.0 == 0
+    }
+
+    // --- Life and death.
+
+    /// Starts the process with lent memory.
+    pub(crate) fn start(&mut self, now_ns: u64, lent: Storage<'m>, chance: &mut Chance) {
+        let now = self.now(now_ns);
+        let logs = match self.kept {
+            Kept::Disk => self.disk.begin(chance),
+            Kept::RamOnly => [Lane::Bulk, Lane::Urgent].map(|lane| {
+                let ids = (DEPLOYMENT, self.sensor);
+                LogPositions::open(ids, lane, LogId(chance.id()), LogCause::Started, None)
+            }),
+        };
+        for (lane, log) in [Lane::Bulk, Lane::Urgent].into_iter().zip(&logs) {
+            self.current[lane.index()] = log.log;
+            self.truth.logs.push((lane, log.log, log.cause));
+        }
+        self.lives += 1;
+        self.unreported = [None; 2];
+        self.losses = (0, 0);
+        self.retries.clear();
+        (self.retry_ns, self.progress_ns, self.command) = (None, None, None);
+        let notes = self.disk.notes;
+        let assigned = notes.assignment;
+        let installation = Installation { has_registration: true, has_detection: false, assigned };
         let config = Config {
             deployment: DEPLOYMENT,
-            sensor: SENSOR,
-            boot: BOOT,
-            memory: Memory::Disk,
+            sensor: self.sensor,
+            boot: self.boot,
+            memory: self.kept,
             agent: "simulated/1",
             name: "machine",
             os: "none",
-            installation: Installation { has_detection: true, ..Installation::default() },
-            last_command: self.last_command,
+            installation,
+            last_command: notes.command.map(|command| command.number),
             hash_key: chance.id(),
             seed: chance.number(),
         };
-        let Ok(mut sensor) = Sensor::new(config, storage(&SIZES), logs) else { return };
-        for lane in [Lane::Bulk, Lane::Urgent] {
-            if let Some(tail) = self.spool.tail(lane) {
-                coverage.count(Reached::TailSent);
-                sensor.handle_tail(lane, Some(tail));
+        let mut sensor = match Sensor::new(config, lent, logs) {
+            Ok(sensor) => sensor,
+            Err(error) => return self.truth.broken.push(format!("no sensor: {error}")),
+        };
+        if self.kept == Kept::Disk {
+            for (lane, log) in [Lane::Bulk, Lane::Urgent].into_iter().zip(&logs) {
+                self.remind(&mut sensor, now, (lane, log.log));
+                self.next_tail(&mut sensor, now, lane);
             }
         }
-        sensor.start(now);
         self.life = Some(sensor);
+        self.tell_interrupted(now);
+        if let Some(sensor) = &mut self.life {
+            sensor.start(now);
+        }
+        self.drain(now, chance);
     }
 
-    /// Stops the process cleanly; gives what it still had to send.
-    pub(crate) fn stop(&mut self, now: Now) {
+    /// What earlier runs know of a log.
+    fn remind(&self, sensor: &mut Sensor<'m>, now: Now, (lane, log): (Lane, LogId)) {
+        let (stored, holes) = self.disk.known_of(lane, log);
+        for stored in stored {
+            sensor.note_stored(lane, stored);
+        }
+        for hole in holes {
+            sensor.handle_hole(now, lane, hole);
+        }
+    }
+
+    fn next_tail(&self, sensor: &mut Sensor<'m>, now: Now, lane: Lane) {
+        if let Some(tail) = self.disk.tail(lane) {
+            sensor.handle_tail(lane, Some(tail));
+            self.remind(sensor, now, (lane, tail.log));
+        }
+    }
+
+    /// Stops the process in good order. What it still sends is in the wishes.
+    pub(crate) fn stop(&mut self, now_ns: u64, chance: &mut Chance) {
+        let now = self.now(now_ns);
+        self.drain(now, chance);
+        if let Some(sensor) = &mut self.life {
+            sensor.close_chunk(now);
+        }
+        self.drain(now, chance);
         if let Some(sensor) = &mut self.life {
             sensor.stop(now);
+            sensor.handle_disconnected(now);
         }
-        self.append(now);
-        self.life = None;
-        self.spool.sync();
-        self.spool.is_clean = true;
+        self.spool_chunks(now);
+        if self.kept == Kept::RamOnly || self.disk.close().is_err() {
+            self.disk.handle_killed();
+        }
+        self.end_life(Excuse::Killed);
     }
 
     /// Kills the process: what is in its memory alone is gone.
     pub(crate) fn kill(&mut self) {
-        self.life = None;
-        self.excuse();
+        self.disk.handle_killed();
+        self.end_life(Excuse::Killed);
     }
 
-    /// Cuts the power.
-    pub(crate) fn cut_power(&mut self, chance: &mut Chance) {
-        self.life = None;
-        self.spool.cut_power(chance);
-        self.excuse();
+    /// Cuts the power; the machine boots anew.
+    pub(crate) fn cut_power(&mut self, now_ns: u64, chance: &mut Chance) -> Crash {
+        let crash = self.disk.handle_power_cut(chance);
+        self.end_life(Excuse::PowerCut);
+        self.truth.disasters += u64::from(crash.has_lost);
+        self.boot = BootId(chance.id());
+        self.boot_ns = now_ns;
+        crash
     }
 
-    /// Marks the facts that are in no chunk on the disk.
-    fn excuse(&mut self) {
-        for logs in self.spool.logs.values() {
-            for log in logs {
-                let next_index = log.positions().made.next_index;
-                let lost = self
-                    .placed
-                    .values_mut()
-                    .filter(|placed| placed.log == log.start.log && placed.index >= next_index);
-                lost.for_each(|placed| placed.is_excused = true);
+    /// Puts the disk back to an image of it, taken earlier.
+    pub(crate) fn roll_back(&mut self, image: Disk) {
+        self.disk = image;
+        self.disk.handle_killed();
+        self.truth.rollbacks += 1;
+        self.truth.disasters += 1;
+        self.end_life(Excuse::RolledBack);
+    }
+
+    fn end_life(&mut self, why: Excuse) {
+        self.wishes.clear();
+        let life = self.life.take();
+        if self.kept == Kept::RamOnly {
+            let acked = life.map_or(1, |life| life.positions(Lane::Bulk).acked.next_index);
+            let log = self.current[0];
+            return self.excuse(why, |placed| placed.log == log && placed.index >= acked);
+        }
+        // What is in no chunk on the disk is nowhere.
+        let logs = &self.disk.lanes[Lane::Bulk.index()];
+        let is_gone = |placed: &Placed| {
+            let log = logs.iter().find(|log| log.id == placed.log);
+            match log {
+                Some(log) => placed.index >= log.made.next_index,
+                // Only an image can bring back a time before a log was opened.
+                None => why == Excuse::RolledBack,
+            }
+        };
+        for placed in self.truth.placed.values_mut() {
+            if placed.excuse.is_none() && is_gone(placed) {
+                placed.excuse = Some(why);
             }
         }
     }
 
+    fn excuse(&mut self, why: Excuse, is_gone: impl Fn(&Placed) -> bool) {
+        for placed in self.truth.placed.values_mut() {
+            if placed.excuse.is_none() && is_gone(placed) {
+                placed.excuse = Some(why);
+            }
+        }
+    }
+
+    // --- What happens.
+
     /// Hands a fact in.
-    pub(crate) fn observe(&mut self, now: Now, fact: &MadeFact) {
-        let fields = fact.fields();
-        let fact_in = lapwing_protocol::element::Fact {
-            kind: fact.kind,
-            change: fact.change,
-            time_ns: now.monotonic_ns,
-            fields: &fields,
-        };
-        loop {
+    pub(crate) fn observe(&mut self, now_ns: u64, made: &MadeFact, chance: &mut Chance) {
+        let now = self.now(now_ns);
+        let fields = made.fields();
+        let Nature { kind, change } = made.nature;
+        let fact = Fact { kind, change, time_ns: now.monotonic_ns, fields: &fields };
+        for _ in 0..64 {
             let Some(sensor) = &mut self.life else { return };
-            match sensor.handle_fact(now, Lane::Bulk, &fact_in) {
-                Err(IntakeError::Undrained) => self.append(now),
-                Ok(Intake::Unchanged) => return,
-                Ok(_) => {
+            match sensor.handle_fact(now, Lane::Bulk, &fact) {
+                Err(IntakeError::Undrained) => self.spool_chunks(now),
+                Ok(Intake::Unchanged) => break,
+                Ok(Intake::Recorded | Intake::Dropped(_)) => {
                     let index = sensor.stats().lanes[0].facts_produced;
-                    let log = self.current[0];
-                    let placed = Placed { log, index, is_excused: false };
-                    self.placed.insert(fact.source_seq, placed);
-                    return;
+                    let placed = Placed { log: self.current[0], index, excuse: None };
+                    self.truth.placed.insert(made.source_seq, placed);
+                    break;
                 }
             }
         }
+        self.drain(now, chance);
     }
 
-    /// Appends the chunks that are made to the spool.
-    fn append(&mut self, now: Now) {
-        let Self { life: Some(sensor), spool, .. } = self else { return };
-        while let Some(chunk) = sensor.poll_chunk(now) {
-            let (lane, log, seq) = (chunk.lane, chunk.log, chunk.seq);
-            let behind = lapwing_sensor_core::Position {
-                seq,
-                next_index: chunk.next_index,
-                chain: chunk.chain_after,
-            };
-            let opens = chunk.opens_segment;
-            let bytes = chunk.bytes.to_vec();
-            spool.append(lane, log, seq, Spooled { bytes, opens, behind });
-            sensor.handle_spooled(now, lane, seq);
-        }
-    }
-
-    pub(crate) fn handle_timeout(&mut self, now: Now) {
-        if let Some(sensor) = &mut self.life {
+    /// Lets time pass.
+    pub(crate) fn handle_time(&mut self, now_ns: u64, chance: &mut Chance) {
+        let now = self.now(now_ns);
+        let is_due = |due_ns: Option<u64>| due_ns.is_some_and(|due| due <= now.monotonic_ns);
+        let Some(sensor) = &mut self.life else { return };
+        if is_due(sensor.poll_timeout()) {
             sensor.handle_timeout(now);
         }
+        self.sync_if_due(now);
+        self.tell_losses(now);
+        if is_due(self.progress_ns) {
+            self.progress_ns = None;
+            self.disk.note_progress();
+        }
+        if is_due(self.retry_ns) {
+            self.retry_ns = None;
+            for retry in std::mem::take(&mut self.retries) {
+                match retry {
+                    Retry::OpenLog { lane, cause, parent } => {
+                        self.open_log(now, (lane, cause, parent), chance);
+                    }
+                    Retry::Accept(number) => self.accept(now, number),
+                }
+            }
+        }
+        self.drain(now, chance);
     }
 
-    pub(crate) fn handle_connected(&mut self, now: Now) {
-        if let Some(sensor) = &mut self.life {
-            sensor.handle_connected(now);
-        }
+    pub(crate) fn handle_connected(&mut self, now_ns: u64, chance: &mut Chance) {
+        self.with(now_ns, chance, |sensor, now| sensor.handle_connected(now));
     }
 
-    pub(crate) fn handle_dial_failed(&mut self, now: Now) {
-        if let Some(sensor) = &mut self.life {
-            sensor.handle_dial_failed(now);
-        }
+    pub(crate) fn handle_dial_failed(&mut self, now_ns: u64, chance: &mut Chance) {
+        self.with(now_ns, chance, |sensor, now| sensor.handle_dial_failed(now));
     }
 
-    pub(crate) fn handle_disconnected(&mut self, now: Now) {
-        if let Some(sensor) = &mut self.life {
-            sensor.handle_disconnected(now);
+    pub(crate) fn handle_disconnected(&mut self, now_ns: u64, chance: &mut Chance) {
+        self.link = None;
+        // As the real one does; where the disk refuses, the next session says it again.
+        let _ = self.disk.save_progress();
+        self.with(now_ns, chance, |sensor, now| sensor.handle_disconnected(now));
+    }
+
+    pub(crate) fn handle_asked(
+        &mut self,
+        now_ns: u64,
+        answer: Result<ServerId, u32>,
+        chance: &mut Chance,
+    ) {
+        if let Ok(server) = answer
+            && !self.disk.refuses_writes
+        {
+            self.disk.notes.assignment = Some(server);
         }
+        self.with(now_ns, chance, |sensor, now| match answer {
+            Ok(server) => sensor.handle_assigned(now, server),
+            Err(retry_after_ms) => sensor.handle_ask_failed(now, retry_after_ms),
+        });
+    }
+
+    fn with(
+        &mut self,
+        now_ns: u64,
+        chance: &mut Chance,
+        handle: impl FnOnce(&mut Sensor<'m>, Now),
+    ) {
+        let now = self.now(now_ns);
+        if let Some(sensor) = &mut self.life {
+            handle(sensor, now);
+        }
+        self.drain(now, chance);
     }
 
     /// Hands bytes in, draining as the core asks for it.
-    pub(crate) fn handle_input(
-        &mut self,
-        now: Now,
-        bytes: &[u8],
-        chance: &mut Chance,
-    ) -> Vec<Wish> {
-        let mut wishes = Vec::new();
+    pub(crate) fn handle_input(&mut self, now_ns: u64, bytes: &[u8], chance: &mut Chance) {
+        let now = self.now(now_ns);
         let mut rest = bytes;
-        while !rest.is_empty() {
-            let Some(sensor) = &mut self.life else { break };
+        while !rest.is_empty() && self.link.is_some() {
+            let Some(sensor) = &mut self.life else { return };
             let taken = sensor.handle_input(now, rest);
             rest = &rest[taken..];
-            wishes.extend(self.drain(now, chance));
+            self.drain(now, chance);
         }
-        wishes
     }
 
-    /// Drains the core, in the order its contract says.
-    pub(crate) fn drain(&mut self, now: Now, chance: &mut Chance) -> Vec<Wish> {
-        let mut wishes = Vec::new();
-        loop {
-            self.append(now);
-            if !self.handle_event(now, chance, &mut wishes) {
-                break;
-            }
-        }
-        let Some(sensor) = &mut self.life else { return wishes };
-        let mut buffer = vec![0; 8_192];
-        while let Ok(length @ 1..) = sensor.poll_transmit(now, &mut buffer) {
-            wishes.push(Wish::Send(buffer[..length].to_vec()));
-        }
-        wishes
+    /// Whether the outcome of `number` is in a chunk on the disk.
+    fn has_outcome(&self, number: CommandNumber) -> bool {
+        let records = self.disk.lanes[Lane::Urgent.index()].iter();
+        let mut records = records.flat_map(|log| &log.segments).flat_map(|file| &file.records);
+        records.any(|record| {
+            Chunk::decode(&record.bytes)
+                .is_ok_and(|chunk| super::oracle::outcome_of(self.sensor, &chunk) == Some(number))
+        })
     }
 
-    fn handle_event(&mut self, now: Now, chance: &mut Chance, wishes: &mut Vec<Wish>) -> bool {
-        let Some(sensor) = &mut self.life else { return false };
-        let Some(event) = sensor.poll_event(now) else { return false };
-        match event {
-            Event::DialDetection(_) => wishes.push(Wish::Dial),
-            Event::Close(CloseReason::Stopped) => {}
-            Event::Close(_) => {
-                wishes.push(Wish::HangUp);
-                sensor.handle_disconnected(now);
-            }
-            Event::Acked { lane, log, acked, .. } => {
-                if let Some(first_seq) = self.spool.acked(lane, log, acked) {
-                    sensor.handle_trimmed(lane, log, first_seq);
-                }
-            }
-            Event::Fetch { lane, log, seq } => {
-                let bytes = self.spool.fetch(lane, log, seq).unwrap_or_default();
-                assert!(sensor.handle_fetched(lane, seq, &bytes).is_ok(), "fetch of {seq}");
-            }
-            Event::Locate { lane, log, find } => {
-                let found = self.spool.locate(lane, log, find);
-                sensor.handle_located(now, lane, found);
-            }
-            Event::OpenLog { lane, cause, parent } => {
-                let ids = (DEPLOYMENT, SENSOR);
-                let log = lapwing_sensor_core::LogPositions::open(
-                    ids,
-                    lane,
-                    LogId(chance.id()),
-                    cause,
-                    Some(parent),
-                );
-                self.spool.open(lane, log);
-                self.current[lane.index()] = log.log;
-                sensor.handle_open_log(lane, log);
-            }
-            Event::LogDrained { lane, log } => {
-                // Whatever is left of it was given up: it is not offered again.
-                if let Some(held) = self.spool.log(lane, log) {
-                    held.acked = held.positions().made;
-                }
-                let next = self.spool.tail(lane);
-                sensor.handle_tail(lane, next);
-            }
-            Event::AcceptCommand(number) => {
-                self.last_command = Some(number);
-                sensor.handle_accepted(number);
-            }
-            Event::ExecuteCommand(command) => {
-                *self.executed.entry(command.number).or_default() += 1;
-                let done = sensor.handle_outcome(now, command.number, Outcome::Done, "");
-                assert!(done.is_ok(), "the urgent lane has room");
-            }
-            Event::AskRegistration { .. }
-            | Event::Greeted { .. }
-            | Event::Call { .. }
-            | Event::Reply { .. } => {}
-        }
-        true
-    }
-}
-
-fn lend<T: Clone>(item: T, length: usize) -> &'static mut [T] {
-    Box::leak(vec![item; length].into_boxed_slice())
-}
-
-fn storage(sizes: &Sizes) -> Storage<'static> {
-    let lane = |sizes: &lapwing_sensor_core::LaneSizes| LaneStorage {
-        open: lend(0, sizes.open),
-        window: lend(0, sizes.window),
-        flight: lend(Flight::NONE, sizes.flight),
-        holes: lend(Hole::NONE, sizes.holes),
-        stored: lend(Stored::NONE, sizes.stored),
-    };
-    Storage {
-        rows: lend(RowEntry::default(), sizes.rows),
-        index: lend(0, sizes.index),
-        row_bytes: lend(0, sizes.row_bytes),
-        strings: lend(StringSlot::default(), sizes.strings),
-        definitions: lend(0, sizes.definitions),
-        bulk: lane(&sizes.bulk),
-        urgent: lane(&sizes.urgent),
-        receive: lend(0, sizes.receive),
-        fetch: lend(0, sizes.fetch),
-        call: lend(0, sizes.call),
+    pub(crate) fn is_syncing_each(&self) -> bool {
+        self.disk.sync == Sync::Each
     }
 }

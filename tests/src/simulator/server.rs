@@ -1,270 +1,297 @@
-//! The server's machine: the real receiver and session over a journal in memory.
+//! A Detection server's machine: the real receivers, sessions and decoders over a journal in
+//! memory, with a shell as `servers/detection` has one.
 //!
-//! An entry becomes durable some time after it was given out; a kill loses what was not. What is
-//! left is what a restarted server knows.
+//! An entry becomes durable some time after it was given out; a kill keeps a part of what was on
+//! its way. What is left is what a restarted server knows. A restore puts the journal back to an
+//! older backup.
 
-use std::collections::BTreeMap;
+mod connection;
+mod watch;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::command::{Action, Command, CommandNumber};
-use lapwing_protocol::delivery::NackReason;
-use lapwing_protocol::frame::Deframer;
-use lapwing_protocol::id::{Lane, LogId};
-use lapwing_protocol::message::Message;
-use lapwing_server_core::delivery::{
-    Entry, HeadRecord, Offerings, PeerFault, Receiver, Session, SessionEvent,
-};
+use lapwing_protocol::delivery::ResyncReason;
+use lapwing_protocol::id::{Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::registration::AssignRequest;
+use lapwing_server_core::decode::{BuiltIn, Decoder, LogContext};
+use lapwing_server_core::delivery::{Entry, EntryKind, HeadRecord, Receiver};
 
 use super::chance::Chance;
-use super::faults::{Coverage, Reached};
-use super::{DEPLOYMENT, SENSOR, SERVER};
+use super::coverage::{Coverage, Reached};
+use super::{DEPLOYMENT, MS};
+pub(crate) use connection::{Connection, Reply};
 
-/// The machine the server runs on.
+/// Rows a server keeps for one sensor.
+pub(crate) const ROWS_MAX: u32 = 1_000;
+
+/// An entry in a journal, and whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) sensor: SensorId,
+    pub(crate) entry: Entry,
+}
+
+/// What outlives the server's process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerDisk {
+    /// Entries in commit order.
+    pub(crate) journal: Vec<Rc<Stored>>,
+    /// Commands that wait for a sensor.
+    commands: BTreeMap<SensorId, Vec<Command>>,
+}
+
+/// The machine a Detection server runs on.
 pub(crate) struct ServerMachine {
-    /// Entries that are durable, in commit order.
-    pub(crate) journal: Vec<Entry>,
+    pub(crate) number: usize,
+    pub(crate) server: ServerId,
+    pub(crate) disk: ServerDisk,
+    pub(crate) backup: Option<ServerDisk>,
+    /// Whether a restore puts it back to its last backup only, and its acks say so.
+    pub(crate) is_up: bool,
     /// Entries on their way to the disk, with when they will be there.
-    pending: Vec<(u64, Entry)>,
-    receiver: Receiver,
-    session: Option<(Session, Box<[u8]>, Vec<u8>)>,
-    boots: u64,
-    sessions: u64,
-    commands: Vec<Command>,
-    sent: Option<CommandNumber>,
-    /// Frames from the sensor that broke a rule.
-    pub(crate) faults: Vec<PeerFault>,
-    /// What was said to the sensor and must not have been, in words.
-    pub(crate) broken: Vec<String>,
-    seen: BTreeMap<(LogId, u64), u64>,
+    pending: VecDeque<(u64, Rc<Stored>)>,
+    receivers: BTreeMap<SensorId, Receiver>,
+    decoders: BTreeMap<(SensorId, Lane), Decoder>,
+    built_in: BuiltIn,
+    pub(crate) connections: BTreeMap<u64, Connection>,
+    /// Numbers of sessions go on over restarts and restores.
+    epochs: u64,
     /// The highest durable sequence of each log.
-    durable: BTreeMap<(Lane, LogId), u64>,
-    /// The log of each lane, by the last answer to a Hello.
-    granted: BTreeMap<Lane, LogId>,
+    durable: BTreeMap<(SensorId, Lane, LogId), u64>,
+    pub(crate) skew_ms: i64,
+    /// Sensors it takes at once.
+    pub(crate) capacity: usize,
+    pub(crate) is_draining: bool,
+    /// Acks are written by nobody.
+    pub(crate) holds_acks: bool,
+    /// The journal's flush fails from now on.
+    pub(crate) has_failed: bool,
+    /// An Ack is to be lost, or to come twice.
+    pub(crate) ack_fate: Option<AckFate>,
+    /// What was said or done and must not have been, in words.
+    pub(crate) broken: Vec<String>,
+    seen: BTreeMap<(SensorId, LogId, u64), u64>,
+}
+
+/// What becomes of the next Ack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AckFate {
+    Lost,
+    Repeated,
 }
 
 impl ServerMachine {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(number: usize, server: ServerId) -> Self {
         Self {
-            journal: Vec::new(),
-            pending: Vec::new(),
-            receiver: Receiver::new((DEPLOYMENT, SERVER), SENSOR, [None, None]),
-            session: None,
-            boots: 1,
-            sessions: 0,
-            commands: Vec::new(),
-            sent: None,
-            faults: Vec::new(),
+            number,
+            server,
+            disk: ServerDisk::default(),
+            backup: None,
+            is_up: true,
+            pending: VecDeque::new(),
+            receivers: BTreeMap::new(),
+            decoders: BTreeMap::new(),
+            built_in: BuiltIn::default(),
+            connections: BTreeMap::new(),
+            epochs: 0,
+            durable: BTreeMap::new(),
+            skew_ms: 0,
+            capacity: usize::MAX,
+            is_draining: false,
+            holds_acks: false,
+            has_failed: false,
+            ack_fate: None,
             broken: Vec::new(),
             seen: BTreeMap::new(),
-            durable: BTreeMap::new(),
-            granted: BTreeMap::new(),
         }
     }
 
-    /// Kills the process and starts it again: what was not durable is gone.
-    pub(crate) fn restart(&mut self) {
+    // --- Life and death.
+
+    /// Ends the process: of what was on its way to the disk a part is there.
+    pub(crate) fn kill(&mut self, chance: &mut Chance, coverage: &mut Coverage) {
+        let kept = chance.below(self.pending.len() as u64 + 1) as usize;
+        if kept < self.pending.len() {
+            coverage.count(Reached::ServerUnsyncedLost);
+        }
+        self.disk.journal.extend(self.pending.drain(..kept).map(|(_, stored)| stored));
         self.pending.clear();
-        self.session = None;
-        self.boots += 1;
-        let head = |lane: Lane| -> Option<HeadRecord> {
-            let entry = self.journal.iter().rev().find(|entry| entry.lane == lane)?;
-            Some(entry.head.clone())
-        };
-        let heads = [head(Lane::Bulk), head(Lane::Urgent)];
-        self.receiver = Receiver::new((DEPLOYMENT, SERVER), SENSOR, heads);
+        self.receivers.clear();
+        self.decoders.clear();
+        self.connections.clear();
+        self.durable.clear();
+        self.is_up = false;
+        (self.has_failed, self.holds_acks, self.is_draining) = (false, false, false);
+        self.capacity = usize::MAX;
     }
 
-    /// A sensor connected.
-    pub(crate) fn accept(&mut self, now_ms: u64) {
-        self.sessions += 1;
-        let epoch = (self.boots << 32) + self.sessions;
-        self.receiver.begin_session(epoch);
-        let offerings = Offerings {
-            server: SERVER,
-            name: "simulated".into(),
-            receive_bytes_max: 16_640,
-            rows_max: 1_000,
-        };
-        let session = Session::new(now_ms, epoch, offerings);
-        self.session = Some((session, vec![0; 16_640].into_boxed_slice(), Vec::new()));
-        self.sent = None;
+    /// Starts the process: it knows what the disk holds.
+    pub(crate) fn start(&mut self) {
+        self.is_up = true;
+        for stored in &self.disk.journal {
+            let entry = &stored.entry;
+            self.durable.insert((stored.sensor, entry.lane, entry.log), entry.seq);
+        }
     }
 
-    /// The connection is gone.
-    pub(crate) fn hang_up(&mut self) {
-        self.session = None;
+    /// Takes a backup.
+    pub(crate) fn back_up(&mut self) {
+        self.backup = Some(self.disk.clone());
     }
 
-    /// Queues a command for the sensor.
-    pub(crate) fn command(&mut self, seq: u64) {
-        self.commands.push(Command {
-            number: CommandNumber { issuer: 1, seq },
-            expires_after_ms: 3_600_000,
-            action: Action::StartCollection,
-        });
+    /// Puts the disk of a killed server back to `backup`, and answers with the entries that are
+    /// gone by it.
+    pub(crate) fn restore(&mut self, backup: ServerDisk) -> Vec<Rc<Stored>> {
+        let gone = self.disk.journal.split_off(backup.journal.len().min(self.disk.journal.len()));
+        self.disk = backup;
+        gone
+    }
+
+    fn receiver(&mut self, sensor: SensorId) -> &mut Receiver {
+        let (journal, server) = (&self.disk.journal, self.server);
+        self.receivers.entry(sensor).or_insert_with(|| {
+            let head = |lane: Lane| -> Option<HeadRecord> {
+                let mut newest = journal.iter().rev();
+                let stored =
+                    newest.find(|stored| stored.sensor == sensor && stored.entry.lane == lane)?;
+                Some(stored.entry.head.clone())
+            };
+            let heads = [head(Lane::Bulk), head(Lane::Urgent)];
+            Receiver::new((DEPLOYMENT, server), sensor, heads)
+        })
+    }
+
+    /// Whether the journal holds something of a log.
+    pub(crate) fn has_log(&self, sensor: SensorId, log: LogId) -> bool {
+        let mut journal = self.disk.journal.iter();
+        journal.any(|stored| stored.sensor == sensor && stored.entry.log == log)
+    }
+
+    // --- What an operator does.
+
+    /// Queues a command for a sensor.
+    pub(crate) fn command(&mut self, sensor: SensorId, seq: u64) {
+        let number = CommandNumber { issuer: 1, seq };
+        let action = Action::StartCollection;
+        let command = Command { number, expires_after_ms: 3_600_000, action };
+        self.disk.commands.entry(sensor).or_default().push(command);
     }
 
     /// Says whether the bulk lane is refused.
     pub(crate) fn overload(&mut self, retry_after_ms: Option<u32>) {
-        self.receiver.overload(retry_after_ms);
+        self.receivers.values_mut().for_each(|receiver| receiver.overload(retry_after_ms));
     }
 
-    /// Takes bytes from the sensor; `Err` when the connection must end.
-    pub(crate) fn handle_input(
-        &mut self,
-        now_ns: u64,
-        bytes: &[u8],
-        chance: &mut Chance,
-        coverage: &mut Coverage,
-    ) -> Result<(), PeerFault> {
-        let Some((mut session, mut buffer, mut held)) = self.session.take() else { return Ok(()) };
-        held.extend_from_slice(bytes);
-        let mut deframer = Deframer::new(&mut buffer);
-        let mut rest: &[u8] = &held;
-        let mut taken = 0;
-        let now_ms = now_ns / 1_000_000;
-        loop {
-            let fed = deframer.feed(rest);
-            rest = &rest[fed..];
-            let before = taken;
-            while let Ok(Some(frame)) = deframer.next_frame() {
-                taken += frame.body.len() + 4;
-                self.note(&frame, coverage);
-                let event = session.handle_frame((now_ms, now_ms), &frame, &mut self.receiver)?;
-                match event {
-                    Some(SessionEvent::Greeted(greeting)) => {
-                        if !self.pending.is_empty() {
-                            coverage.count(Reached::GreetedWithPending);
-                        }
-                        self.sent = greeting.last_command;
-                        let accepted = greeting.last_command;
-                        self.commands.retain(|command| Some(command.number) > accepted);
-                    }
-                    Some(SessionEvent::Entry(entry)) => {
-                        // Now and then the disk is slow enough for a sensor to come back before
-                        // what it sent is there.
-                        let longest_ns = if chance.once_in(40) { 900_000_000 } else { 6_000_000 };
-                        let durable_ns = now_ns + chance.between(200_000, longest_ns);
-                        let last_ns = self.pending.last().map_or(0, |(at_ns, _)| *at_ns);
-                        self.pending.push((durable_ns.max(last_ns), entry));
-                    }
-                    Some(SessionEvent::Called { .. } | SessionEvent::Replied { .. }) | None => {}
-                }
-            }
-            if fed == 0 && taken == before {
-                break;
-            }
-        }
-        held.drain(..taken);
-        self.session = Some((session, buffer, held));
-        Ok(())
-    }
-
-    /// Counts chunks that come again.
-    fn note(&mut self, frame: &lapwing_protocol::frame::Frame<'_>, coverage: &mut Coverage) {
-        if frame.kind == lapwing_protocol::message::CHUNK
-            && let Ok(chunk) = lapwing_protocol::chunk::Chunk::decode(frame.body)
-        {
-            let lane = chunk.header.flags.lane();
-            let Some(standing) = self.receiver.standings().find(|it| it.lane == lane) else {
-                return;
-            };
-            let times = self.seen.entry((standing.log, chunk.header.seq)).or_default();
-            *times += 1;
-            if *times > 1 {
-                coverage.count(Reached::Resent);
-            }
+    /// Says whether credit is raised.
+    pub(crate) fn hold_credit(&mut self, is_held: bool) {
+        for receiver in self.receivers.values_mut() {
+            if is_held { receiver.hold_credit() } else { receiver.lift_credit() }
         }
     }
 
-    /// Lets time pass: entries become durable, silent peers are given up.
-    pub(crate) fn handle_time(&mut self, now_ns: u64) -> Result<(), PeerFault> {
+    // --- Time.
+
+    /// Lets time pass: entries become durable, silent peers are given up. Answers with the
+    /// connections that end.
+    pub(crate) fn handle_time(&mut self, now_ns: u64, coverage: &mut Coverage) -> Vec<Reply> {
         let due = self.pending.iter().take_while(|(at_ns, _)| *at_ns <= now_ns).count();
-        for (_, entry) in self.pending.drain(..due) {
-            self.receiver.handle_stored(entry.lane, entry.log, entry.seq);
-            self.durable.insert((entry.lane, entry.log), entry.seq);
-            self.journal.push(entry);
-        }
-        match &mut self.session {
-            Some((session, ..)) if session.poll_timeout() <= now_ns / 1_000_000 => {
-                session.handle_timeout(now_ns / 1_000_000)
+        if self.has_failed {
+            for receiver in self.receivers.values_mut() {
+                receiver.handle_store_failed();
             }
-            _ => Ok(()),
+            return self.end_all(Connection::refuse_store_failed);
         }
+        for (_, stored) in self.pending.drain(..due).collect::<Vec<_>>() {
+            let entry = &stored.entry;
+            self.durable.insert((stored.sensor, entry.lane, entry.log), entry.seq);
+            let (lane, log, seq) = (entry.lane, entry.log, entry.seq);
+            self.receiver(stored.sensor).handle_stored(lane, log, seq);
+            self.decode(now_ns / MS, &stored, coverage);
+            self.disk.journal.push(stored);
+        }
+        let mut replies = Vec::new();
+        for (link, connection) in &mut self.connections {
+            if connection.poll_timeout() <= now_ns / MS
+                && let Err(fault) = connection.handle_timeout(now_ns / MS)
+            {
+                replies.push(Reply { link: *link, bytes: fault, is_last: true });
+            }
+        }
+        self.forget(&replies);
+        replies
     }
 
     /// When [`Self::handle_time`] is due.
     pub(crate) fn next_ns(&self) -> Option<u64> {
-        let pending = self.pending.first().map(|(at_ns, _)| *at_ns);
-        let session = self.session.as_ref();
-        let idle = session.map(|(session, ..)| session.poll_timeout() * 1_000_000);
+        let pending = self.pending.front().map(|(at_ns, _)| *at_ns).filter(|_| !self.has_failed);
+        let idle = self.connections.values().map(|connection| connection.poll_timeout() * MS);
         pending.into_iter().chain(idle).min()
     }
 
-    /// The bytes to send now.
-    pub(crate) fn drain(&mut self) -> Vec<u8> {
-        let Some((session, ..)) = &mut self.session else { return Vec::new() };
-        for command in &self.commands {
-            if Some(command.number) > self.sent && session.has_room() {
-                session.send_command(*command);
-                self.sent = Some(command.number);
-            }
+    /// Decodes what is durable, and asks for a keyframe where that does not succeed.
+    fn decode(&mut self, now_ms: u64, stored: &Stored, coverage: &mut Coverage) {
+        let entry = &stored.entry;
+        let (sensor, lane, log) = (stored.sensor, entry.lane, entry.log);
+        let context = LogContext { deployment: DEPLOYMENT, sensor, lane, log };
+        let built_in = &self.built_in;
+        let decoder = self
+            .decoders
+            .entry((sensor, lane))
+            .or_insert_with(|| Decoder::new(context, ROWS_MAX, built_in.clone()));
+        decoder.open_log(log);
+        if let EntryKind::Jump { .. } = entry.kind {
+            return decoder.await_opening();
         }
-        let mut bytes = Vec::new();
-        while let Some(frame) = session.poll_transmit(&mut self.receiver) {
-            bytes.extend_from_slice(&frame);
+        let Ok(chunk) = Chunk::decode(&entry.bytes) else { return };
+        let reason = match decoder.handle_chunk(&chunk) {
+            Err(_) => Some(ResyncReason::Undecodable),
+            Ok(decoded) if decoded.divergent => Some(ResyncReason::DigestDiffers),
+            Ok(_) => None,
+        };
+        if chunk.header.flags.has(lapwing_protocol::chunk::ChunkFlags::KEYFRAME_LAST) {
+            coverage.count(Reached::Keyframe);
         }
-        self.check(&bytes);
-        bytes
+        if let Some(reason) = reason {
+            self.receiver(sensor).handle_divergent(now_ms, lane, entry.seq, reason);
+        }
     }
 
-    /// Looks at everything that is said: nothing is acknowledged before it is durable, and no
-    /// sensor is told that it went beyond its credit, since none of ours may.
-    fn check(&mut self, bytes: &[u8]) {
-        let mut buffer = vec![0; 16_640];
-        let mut deframer = Deframer::new(&mut buffer);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let fed = deframer.feed(rest);
-            rest = &rest[fed..];
-            while let Ok(Some(frame)) = deframer.next_frame() {
-                match Message::decode(&frame) {
-                    Ok(Some(Message::HelloAck(ack))) => {
-                        for grant in &ack.logs {
-                            self.granted.insert(grant.lane, grant.log);
-                            let seq = grant.next_seq - 1;
-                            note(&mut self.broken, &self.durable, (grant.lane, grant.log), seq);
-                        }
-                    }
-                    Ok(Some(Message::Ack(ack))) => {
-                        if let Some(log) = self.granted.get(&ack.lane) {
-                            let log = (ack.lane, *log);
-                            note(&mut self.broken, &self.durable, log, ack.stored_seq);
-                        }
-                    }
-                    Ok(Some(Message::Nack(nack))) if nack.reason == NackReason::BeyondCredit => {
-                        self.broken.push(format!("{:?} went beyond its credit", nack.lane));
-                    }
-                    _ => {}
-                }
-            }
-        }
+    /// The digest of a sensor's table as this process decoded it, where all of it decoded.
+    pub(crate) fn digest(&self, sensor: SensorId) -> Option<u64> {
+        let decoder = self.decoders.get(&(sensor, Lane::Bulk))?;
+        (!decoder.is_divergent()).then(|| decoder.digest())
     }
 
     /// Whether nothing is on its way to the disk.
     pub(crate) fn is_quiet(&self) -> bool {
         self.pending.is_empty()
     }
+
+    fn end_all(&mut self, farewell: impl Fn() -> Vec<u8>) -> Vec<Reply> {
+        let links = std::mem::take(&mut self.connections).into_keys();
+        links.map(|link| Reply { link, bytes: farewell(), is_last: true }).collect()
+    }
+
+    /// Tells every sensor that this server is going away, and ends their connections.
+    pub(crate) fn drain_sensors(&mut self) -> Vec<Reply> {
+        self.is_draining = true;
+        self.end_all(Connection::draining)
+    }
+
+    pub(crate) fn forget(&mut self, replies: &[Reply]) {
+        for reply in replies.iter().filter(|reply| reply.is_last) {
+            self.connections.remove(&reply.link);
+        }
+    }
 }
 
-/// Notes an acknowledgement of what is not durable.
-fn note(
-    broken: &mut Vec<String>,
-    durable: &BTreeMap<(Lane, LogId), u64>,
-    (lane, log): (Lane, LogId),
-    acked_seq: u64,
-) {
-    let durable = durable.get(&(lane, log)).copied().unwrap_or_default();
-    if acked_seq > durable {
-        broken.push(format!("{lane:?} {log}: {acked_seq} acknowledged, {durable} durable"));
-    }
+/// A question to Registration, as it travels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question {
+    pub(crate) machine: usize,
+    pub(crate) life: u64,
+    pub(crate) request: AssignRequest,
 }

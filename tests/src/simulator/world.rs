@@ -1,43 +1,62 @@
-//! One world: a sensor, a server, what is between them, and what goes wrong.
+//! One world: sensors, Detection servers, Registration, what is between them, and what goes wrong.
 //!
 //! Time jumps from one event to the next. In the first phase faults happen; in the second nothing
-//! more goes wrong, and everything must come to rest within an hour of virtual time.
+//! more goes wrong, and everything must come to rest within three hours of virtual time.
 
-use lapwing_protocol::frame::Deframer;
-use lapwing_protocol::hello::LogVerdict;
-use lapwing_protocol::message::Message;
-use lapwing_sensor_core::Now;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use lapwing_protocol::buggify;
+use lapwing_protocol::hello::Memory as Kept;
+use lapwing_protocol::id::{SensorId, ServerId};
+use lapwing_protocol::registration::AssignRequest;
+use lapwing_sensor_core::Storage;
 use sha2::{Digest as _, Sha256};
 
 use super::chance::Chance;
+use super::coverage::{Coverage, Reached};
+use super::disk::{Disk, Sync};
 use super::facts::Machine;
-use super::faults::{Coverage, Reached};
-use super::network::Link;
-use super::oracle;
-use super::sensor::{SensorMachine, Wish};
-use super::server::ServerMachine;
+use super::faults::Relief;
+use super::network::{Link, Packet};
+use super::registration::RegistrationMachine;
+use super::sensor::{Lent, SIZES, SensorMachine, Wish};
+use super::server::{Question, Reply, ServerMachine, Stored};
+use super::timeline::{tell, tell_frames};
+use super::{MS, oracle};
 
 /// Facts of one world, at the least.
 const FACTS: u64 = 1_000;
 /// Faults of one world, at the least.
 const FAULTS: u64 = 8;
-/// How long the second phase may take: an hour.
-const REST_NS: u64 = 3_600_000_000_000;
-const MS: u64 = 1_000_000;
+/// Lives of sensors in one world, at the most: their memory is made beforehand.
+const LIVES_MAX: usize = 120;
+/// How long the first phase may take.
+const LIVE_NS: u64 = 3_600_000 * MS;
+/// How long the second phase may take.
+const REST_NS: u64 = 3 * 3_600_000 * MS;
+/// Between two heartbeats of a server.
+const HEARTBEAT_NS: u64 = 2_000 * MS;
 
 /// What one seed came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// Facts that happened.
+    /// Facts that have a number.
     pub facts: u64,
-    /// Facts that were neither stored nor excused.
+    /// Facts that are stored, exactly once.
+    pub stored: u64,
+    /// Facts that are missing, and that nothing announces.
     pub lost: u64,
-    /// Facts that were stored more than once.
+    /// Facts that are stored more than once.
     pub doubled: u64,
-    /// Facts that a kill or power cut took before they were on the disk.
-    pub excused: u64,
+    /// Facts that were dropped and that a Jump or a Dropped op covers.
+    pub covered: u64,
+    /// Facts that went with a crash, an image or a backup, of which the next log tells.
+    pub unknown: u64,
+    /// Faults that happened.
+    pub faults: u64,
     /// What was reached.
     pub coverage: Coverage,
     /// What must hold and does not, in words; empty when all is well.
@@ -46,332 +65,529 @@ pub struct Outcome {
     pub trace: [u8; 32],
 }
 
-pub(crate) struct World {
-    pub(crate) now_ns: u64,
-    pub(crate) chance: Chance,
-    pub(crate) machine: Machine,
-    pub(crate) sensor: SensorMachine,
-    pub(crate) server: ServerMachine,
-    link: Option<Link>,
-    pub(crate) coverage: Coverage,
-    dial_ns: Option<u64>,
-    start_ns: Option<u64>,
-    server_up_ns: Option<u64>,
-    fact_ns: u64,
-    fault_ns: u64,
-    sync_ns: u64,
-    relief_ns: Option<u64>,
-    faults: u64,
-    commands: u64,
+/// One machine with a sensor, as the world sees it.
+pub(super) struct Place<'m> {
+    pub(super) sensor: SensorMachine<'m>,
+    pub(super) source: Machine,
+    pub(super) fact_ns: u64,
+    pub(super) start_ns: Option<u64>,
+    /// It was taken away for good.
+    pub(super) is_retired: bool,
+    /// It is one of two with the same identity.
+    pub(super) is_cloned: bool,
+    /// Short lives that are still to come.
+    pub(super) storm: u32,
+}
+
+pub(super) struct World<'m> {
+    pub(super) now_ns: u64,
+    pub(super) chance: Chance,
+    pub(super) places: Vec<Place<'m>>,
+    pub(super) servers: Vec<ServerMachine>,
+    pub(super) server_up_ns: Vec<Option<u64>>,
+    pub(super) registration: RegistrationMachine,
+    pub(super) registration_up_ns: Option<u64>,
+    pub(super) links: BTreeMap<u64, Link>,
+    next_link: u64,
+    /// When, which machine, its life, which server.
+    dials: Vec<(u64, usize, u64, ServerId)>,
+    questions: Vec<(u64, Question)>,
+    /// When, which machine, its life, what.
+    answers: Vec<(u64, usize, u64, Result<ServerId, u32>)>,
+    heartbeat_ns: u64,
+    pub(super) fault_ns: u64,
+    pub(super) faults: u64,
+    pub(super) is_quiet: bool,
+    pub(super) pool: Vec<Storage<'m>>,
+    /// Images of disks: whose, and how.
+    pub(super) images: Vec<(usize, Disk)>,
+    pub(super) reliefs: Vec<(u64, Relief)>,
+    pub(super) gone: Vec<Rc<Stored>>,
+    pub(super) commands: u64,
+    pub(super) coverage: Coverage,
+    pub(super) broken: Vec<String>,
     trace: Sha256,
+    assigned: BTreeMap<SensorId, ServerId>,
 }
 
 /// Runs one seed.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
-    let mut world = World::new(seed);
+    buggify::arm(seed ^ 0x5eed);
+    let mut memory: Vec<Lent> = (0..LIVES_MAX).map(|_| Lent::new(&SIZES)).collect();
+    let mut world = World::new(seed, memory.iter_mut().map(Lent::lend).collect());
     world.live();
     world.come_to_rest();
-    oracle::judge(seed, &mut world)
+    let mut outcome = oracle::judge(seed, &mut world);
+    for (site, times) in buggify::SITES.into_iter().zip(buggify::disarm()) {
+        outcome.coverage.sites.insert(site, times);
+    }
+    outcome
 }
 
-impl World {
-    fn new(seed: u64) -> Self {
+impl<'m> World<'m> {
+    fn new(seed: u64, pool: Vec<Storage<'m>>) -> Self {
         let mut chance = Chance::new(seed);
-        let first = chance.between(1, 20) * MS;
-        Self {
+        let sensors = chance.between(3, 4) as usize;
+        let servers = chance.between(2, 3) as usize;
+        let mut world = Self {
             now_ns: MS,
-            machine: Machine::default(),
-            sensor: SensorMachine::new(),
-            server: ServerMachine::new(),
-            link: None,
-            coverage: Coverage::default(),
-            dial_ns: None,
-            start_ns: Some(MS),
-            server_up_ns: None,
-            fact_ns: first,
-            fault_ns: 200 * MS,
-            sync_ns: 5_000 * MS,
-            relief_ns: None,
+            places: Vec::new(),
+            servers: Vec::new(),
+            server_up_ns: vec![None; servers],
+            registration: RegistrationMachine::new(),
+            registration_up_ns: None,
+            links: BTreeMap::new(),
+            next_link: 1,
+            dials: Vec::new(),
+            questions: Vec::new(),
+            answers: Vec::new(),
+            heartbeat_ns: MS,
+            fault_ns: 500 * MS,
             faults: 0,
+            is_quiet: false,
+            pool,
+            images: Vec::new(),
+            reliefs: Vec::new(),
+            gone: Vec::new(),
             commands: 0,
+            coverage: Coverage::default(),
+            broken: Vec::new(),
             trace: Sha256::new(),
+            assigned: BTreeMap::new(),
             chance,
+        };
+        for number in 0..servers {
+            let id = ServerId([0xd0 | number as u8; 16]);
+            world.servers.push(ServerMachine::new(number, id));
         }
+        for number in 0..sensors {
+            let has_no_spool = number == sensors - 1 && world.chance.once_in(3);
+            let kept = if has_no_spool { Kept::RamOnly } else { Kept::Disk };
+            let bytes_max = [12 << 10, 64 << 10, 1 << 20][world.chance.below(3) as usize];
+            let sync = if world.chance.once_in(3) { Sync::Each } else { Sync::Interval };
+            let sensor = SensorId([0x50 | number as u8; 16]);
+            let disk = Disk::new(sensor, bytes_max, sync);
+            world.settle(SensorMachine::new(number, sensor, kept, disk), false);
+        }
+        world
     }
 
-    fn now(&self) -> Now {
-        Now { monotonic_ns: self.now_ns, wall_ms: 1_700_000_000_000 + self.now_ns / MS }
+    /// Puts a machine into the world.
+    pub(super) fn settle(&mut self, sensor: SensorMachine<'m>, is_cloned: bool) {
+        let number = sensor.number;
+        self.places.push(Place {
+            source: Machine::new(number),
+            fact_ns: self.now_ns + self.chance.between(1, 50) * MS,
+            start_ns: Some(self.now_ns + self.chance.between(1, 400) * MS),
+            is_retired: false,
+            is_cloned,
+            storm: 0,
+            sensor,
+        });
     }
 
     fn live(&mut self) {
-        while self.machine.made() < FACTS || self.faults < FAULTS {
-            self.step(true);
+        let made = |world: &Self| -> u64 {
+            world.places.iter().map(|place| place.sensor.truth.placed.len() as u64).sum()
+        };
+        let until_ns = self.now_ns + LIVE_NS;
+        while (made(self) < FACTS || self.faults < FAULTS) && self.now_ns < until_ns {
+            self.step();
         }
     }
 
     fn come_to_rest(&mut self) {
+        self.calm();
         let until_ns = self.now_ns + REST_NS;
-        if let Some(link) = &mut self.link {
-            link.is_silent = false;
-        }
-        self.server.overload(None);
-        let now = self.now();
-        self.sensor.handle_timeout(now);
         while self.now_ns < until_ns && !self.is_at_rest() {
-            self.step(false);
+            self.step();
+            self.retire_clones();
+        }
+        // A last fact of each, so that the tables can be compared; then time for a Resync.
+        for number in 0..self.places.len() {
+            if self.places[number].sensor.is_alive() {
+                let fact = self.places[number].source.stir(&mut self.chance);
+                self.observe(number, &fact);
+            }
+        }
+        let settled_ns = self.now_ns + 200_000 * MS;
+        while self.now_ns < settled_ns || (self.now_ns < until_ns && !self.is_at_rest()) {
+            self.step();
         }
     }
 
-    /// Everything that the sensor has is acknowledged, and nothing is on its way.
-    pub(crate) fn is_at_rest(&self) -> bool {
-        let Some(sensor) = self.sensor.life() else { return false };
-        let acked = sensor.stats().lanes.iter().all(|lane| lane.chunks_made == 0)
-            || [lapwing_protocol::id::Lane::Bulk, lapwing_protocol::id::Lane::Urgent]
-                .into_iter()
-                .all(|lane| {
-                    let positions = sensor.positions(lane);
-                    positions.acked.seq == positions.made.seq
-                        && self.sensor.spool.tail(lane).is_none()
-                });
-        let produced = sensor.stats().lanes[0].facts_produced;
-        let spooled = sensor.positions(lapwing_protocol::id::Lane::Bulk).made.next_index - 1;
-        acked && produced == spooled && self.server.is_quiet()
+    /// Everything that the sensors have is acknowledged, and nothing is on its way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let here = self.places.iter().filter(|place| !place.is_retired);
+        here.into_iter().all(|place| place.sensor.is_at_rest())
+            && self.servers.iter().all(ServerMachine::is_quiet)
     }
 
-    fn step(&mut self, with_faults: bool) {
-        self.now_ns = self.next_ns(with_faults).max(self.now_ns + 1);
-        if with_faults {
-            if self.now_ns >= self.fault_ns {
-                self.fault_ns = self.now_ns + self.chance.between(50, 1_500) * MS;
-                self.fault();
-            }
-            if self.now_ns >= self.fact_ns {
-                self.happen();
+    /// What is left over of a pair of clones goes when it has told everything.
+    fn retire_clones(&mut self) {
+        let originals = self.places.len();
+        for number in 0..originals {
+            let place = &self.places[number];
+            let has_twin = self.places.iter().enumerate().any(|(other, twin)| {
+                other != number && !twin.is_retired && twin.sensor.sensor == place.sensor.sensor
+            });
+            if has_twin && !place.is_retired && place.sensor.is_at_rest() {
+                self.places[number].is_retired = true;
+                self.stop_sensor(number);
+                self.places[number].start_ns = None;
             }
         }
+    }
+
+    // --- Steps.
+
+    fn step(&mut self) {
+        self.now_ns = self.next_ns().max(self.now_ns + 1);
+        if !self.is_quiet && self.now_ns >= self.fault_ns {
+            self.fault_ns = self.now_ns + self.chance.between(50, 2_500) * MS;
+            self.fault();
+        }
+        self.relieve();
         self.machines_start();
+        self.registration_works();
+        self.facts_happen();
+        self.dial();
         self.network();
-        let now = self.now();
-        if let Some(due_ns) = self.sensor.life().and_then(|sensor| sensor.poll_timeout())
-            && self.now_ns >= due_ns
-        {
-            self.sensor.handle_timeout(now);
-        }
-        if self.server.handle_time(self.now_ns).is_err() {
-            self.break_link();
-        }
-        if self.now_ns >= self.sync_ns {
-            self.sync_ns = self.now_ns + 5_000 * MS;
-            self.sensor.spool.sync();
-        }
-        self.drain();
-    }
-
-    fn next_ns(&self, with_faults: bool) -> u64 {
-        let link = self.link.iter().filter(|link| !link.is_silent);
-        let arrivals =
-            link.flat_map(|link| link.up.next_ns().into_iter().chain(link.down.next_ns()));
-        let sensor = self.sensor.life().and_then(|sensor| sensor.poll_timeout());
-        let faults = with_faults.then_some(self.fault_ns.min(self.fact_ns));
-        let starts = [self.dial_ns, self.start_ns, self.server_up_ns, self.relief_ns];
-        let others = [sensor, self.server.next_ns(), faults, Some(self.sync_ns)];
-        let all = arrivals.chain(starts.into_iter().flatten()).chain(others.into_iter().flatten());
-        all.min().unwrap_or(self.now_ns + MS)
-    }
-
-    fn happen(&mut self) {
-        let quiet = self.chance.once_in(20);
-        self.fact_ns = self.now_ns
-            + if quiet { self.chance.between(300, 2_000) } else { self.chance.between(0, 30) } * MS;
-        // What happens while no sensor runs is nobody's fact.
-        if self.sensor.is_alive() {
-            let fact = self.machine.happen(&mut self.chance);
-            let now = self.now();
-            self.sensor.observe(now, &fact);
-        }
-        if self.chance.once_in(200) {
-            self.commands += 1;
-            self.server.command(self.commands);
-        }
-    }
-
-    fn fault(&mut self) {
-        self.faults += 1;
-        match self.chance.below(16) {
-            0..=2 => self.cut(Reached::Cut),
-            3..=4 => self.cut(Reached::CutMidway),
-            5 => {
-                if let Some(link) = &mut self.link {
-                    link.is_silent = true;
-                    self.coverage.count(Reached::HalfOpen);
-                }
+        for number in 0..self.places.len() {
+            if self.places[number].sensor.next_ns().is_some_and(|due_ns| due_ns <= self.now_ns) {
+                self.places[number].sensor.handle_time(self.now_ns, &mut self.chance);
             }
-            6..=7 => self.end_sensor(Reached::SensorKilled),
-            8..=9 => self.end_sensor(Reached::SensorPowerCut),
-            10 => self.end_sensor(Reached::SensorStopped),
-            11..=13 => {
-                self.coverage.count(Reached::ServerKilled);
-                self.server.restart();
-                self.server_up_ns = Some(self.now_ns + self.chance.between(1, 4_000) * MS);
-                self.break_link();
-            }
-            _ => {
-                self.coverage.count(Reached::Throttled);
-                let retry_after_ms = self.chance.between(10, 900) as u32;
-                self.server.overload(Some(retry_after_ms));
-                self.relief_ns = Some(self.now_ns + self.chance.between(20, 1_500) * MS);
+            self.grant(number);
+        }
+        for number in 0..self.servers.len() {
+            if self.servers[number].is_up {
+                let replies = self.servers[number].handle_time(self.now_ns, &mut self.coverage);
+                self.reply(number, replies);
+                let replies = self.servers[number].drain(&mut self.coverage);
+                self.reply(number, replies);
             }
         }
     }
 
-    fn end_sensor(&mut self, how: Reached) {
-        if !self.sensor.is_alive() {
-            return;
+    fn next_ns(&self) -> u64 {
+        let mut next = self.heartbeat_ns;
+        let mut consider = |at_ns: Option<u64>| next = next.min(at_ns.unwrap_or(u64::MAX));
+        for link in self.links.values() {
+            consider(link.next_ns());
         }
-        self.coverage.count(how);
-        match how {
-            Reached::SensorKilled => self.sensor.kill(),
-            Reached::SensorPowerCut => self.sensor.cut_power(&mut self.chance),
-            _ => {
-                let now = self.now();
-                self.sensor.stop(now);
-            }
+        for place in &self.places {
+            consider(place.sensor.next_ns());
+            consider(place.start_ns);
+            consider(Some(place.fact_ns).filter(|_| !self.is_quiet && !place.is_retired));
         }
-        self.link = None;
-        self.server.hang_up();
-        self.dial_ns = None;
-        self.start_ns = Some(self.now_ns + self.chance.between(1, 3_000) * MS);
+        for (server, up_ns) in self.servers.iter().zip(&self.server_up_ns) {
+            consider(server.next_ns().filter(|_| server.is_up));
+            consider(*up_ns);
+        }
+        consider(self.registration_up_ns);
+        consider(Some(self.fault_ns).filter(|_| !self.is_quiet));
+        self.dials.iter().for_each(|(at_ns, ..)| consider(Some(*at_ns)));
+        self.questions.iter().for_each(|(at_ns, _)| consider(Some(*at_ns)));
+        self.answers.iter().for_each(|(at_ns, ..)| consider(Some(*at_ns)));
+        self.reliefs.iter().for_each(|(at_ns, _)| consider(Some(*at_ns)));
+        next
     }
 
     fn machines_start(&mut self) {
-        let now = self.now();
-        if self.start_ns.is_some_and(|at_ns| self.now_ns >= at_ns) {
-            self.start_ns = None;
-            self.sensor.start(now, &mut self.chance, &mut self.coverage);
-        }
-        if self.server_up_ns.is_some_and(|at_ns| self.now_ns >= at_ns) {
-            self.server_up_ns = None;
-        }
-        if self.relief_ns.is_some_and(|at_ns| self.now_ns >= at_ns) {
-            self.relief_ns = None;
-            self.server.overload(None);
-        }
-        if self.dial_ns.is_some_and(|at_ns| self.now_ns >= at_ns) {
-            self.dial_ns = None;
-            if self.server_up_ns.is_some() {
-                self.coverage.count(Reached::DialFailed);
-                self.sensor.handle_dial_failed(now);
-            } else {
-                self.link = Some(Link::default());
-                self.server.accept(self.now_ns / MS);
-                self.sensor.handle_connected(now);
+        for number in 0..self.places.len() {
+            if self.places[number].start_ns.is_some_and(|at_ns| at_ns <= self.now_ns) {
+                self.start_sensor(number);
             }
+        }
+        for number in 0..self.servers.len() {
+            if self.server_up_ns[number].is_some_and(|at_ns| at_ns <= self.now_ns) {
+                self.server_up_ns[number] = None;
+                self.servers[number].start();
+                tell(self.now_ns, || format!("server {number} starts"));
+            }
+        }
+        if self.registration_up_ns.is_some_and(|at_ns| at_ns <= self.now_ns) {
+            self.registration_up_ns = None;
+            self.registration.start(self.now_ns / MS);
+        }
+    }
+
+    fn start_sensor(&mut self, number: usize) {
+        let place = &mut self.places[number];
+        place.start_ns = None;
+        let Some(lent) = self.pool.pop() else {
+            return self.broken.push("more lives than there is memory for".into());
+        };
+        place.sensor.start(self.now_ns, lent, &mut self.chance);
+        let logs = [0, 1].map(|at| place.sensor.truth.logs.iter().rev().nth(1 - at).copied());
+        tell(self.now_ns, || format!("machine {number} starts: {logs:?}"));
+        if place.sensor.kept == Kept::Disk
+            && lapwing_protocol::id::Lane::BY_URGENCY
+                .into_iter()
+                .any(|lane| place.sensor.disk.tail(lane).is_some())
+        {
+            self.coverage.count(Reached::TailSent);
+        }
+        self.grant(number);
+    }
+
+    fn registration_works(&mut self) {
+        if self.now_ns >= self.heartbeat_ns {
+            self.heartbeat_ns = self.now_ns + HEARTBEAT_NS;
+            for server in self.servers.iter_mut().filter(|server| server.is_up) {
+                let sensors = server.connections.len() as u32;
+                let name = format!("d{}", server.number);
+                let about = (sensors, server.is_draining);
+                if self.registration.is_up {
+                    let now_ms = self.now_ns / MS;
+                    self.registration.handle_heartbeat(now_ms, (server.server, &name), about);
+                }
+            }
+        }
+        for (_, question) in take_due(&mut self.questions, self.now_ns, |it| it.0) {
+            let Question { machine, life, request } = question;
+            let (delay_ns, answer) = if self.registration.is_up {
+                let sensor = self.places[machine].sensor.sensor;
+                let answer = self.registration.assign(self.now_ns / MS, sensor, request);
+                if let Ok(server) = answer
+                    && self.assigned.insert(sensor, server).is_some_and(|old| old != server)
+                {
+                    self.coverage.count(Reached::Moved);
+                }
+                (self.chance.between(1, 60) * MS, answer)
+            } else {
+                (self.chance.between(500, 8_000) * MS, Err(0))
+            };
+            self.answers.push((self.now_ns + delay_ns, machine, life, answer));
+        }
+        for (_, machine, life, answer) in take_due(&mut self.answers, self.now_ns, |it| it.0) {
+            let sensor = &mut self.places[machine].sensor;
+            if sensor.lives == life && sensor.is_alive() {
+                sensor.handle_asked(self.now_ns, answer, &mut self.chance);
+                self.grant(machine);
+            }
+        }
+    }
+
+    fn facts_happen(&mut self) {
+        if self.is_quiet {
+            return;
+        }
+        for number in 0..self.places.len() {
+            let place = &mut self.places[number];
+            if place.is_retired || place.fact_ns > self.now_ns {
+                continue;
+            }
+            let gap_ms = match self.chance.below(40) {
+                0 => self.chance.between(2_000, 12_000),
+                1..=3 => self.chance.between(300, 2_000),
+                _ => self.chance.between(0, 60),
+            };
+            place.fact_ns = self.now_ns + gap_ms * MS;
+            // What happens while no sensor runs is nobody's fact.
+            if place.sensor.is_alive() {
+                let fact = place.source.happen(&mut self.chance);
+                self.observe(number, &fact);
+            }
+            if self.chance.once_in(150) {
+                self.commands += 1;
+                let sensor = &self.places[number].sensor;
+                let (id, kept, seq) = (sensor.sensor, sensor.kept, self.commands);
+                // Who remembers no number must be told by one server alone (CMD-004).
+                let servers = if kept == Kept::Disk { self.servers.len() } else { 1 };
+                let servers = self.servers.iter_mut().take(servers);
+                servers.for_each(|server| server.command(id, seq));
+            }
+        }
+    }
+
+    fn observe(&mut self, number: usize, fact: &super::facts::MadeFact) {
+        self.places[number].sensor.observe(self.now_ns, fact, &mut self.chance);
+        self.grant(number);
+    }
+
+    fn dial(&mut self) {
+        for (_, machine, life, server) in take_due(&mut self.dials, self.now_ns, |it| it.0) {
+            let sensor = &mut self.places[machine].sensor;
+            if sensor.lives != life || !sensor.is_alive() {
+                continue;
+            }
+            let known = self.servers.iter().position(|known| known.server == server);
+            let Some(at) = known.filter(|at| self.servers[*at].is_up) else {
+                self.coverage.count(Reached::DialFailed);
+                sensor.handle_dial_failed(self.now_ns, &mut self.chance);
+                self.grant(machine);
+                continue;
+            };
+            let link = self.next_link;
+            self.next_link += 1;
+            self.links.insert(link, Link::new(machine, at));
+            sensor.link = Some(link);
+            sensor.handle_connected(self.now_ns, &mut self.chance);
+            let id = sensor.sensor;
+            if let Err(farewell) = self.servers[at].accept(self.now_ns, (link, machine), id) {
+                self.coverage.count(Reached::ServerFull);
+                self.coverage.count(Reached::Hel036);
+                self.reply(at, vec![farewell]);
+            }
+            self.grant(machine);
         }
     }
 
     /// Bytes arrive.
     fn network(&mut self) {
-        loop {
-            let Some(link) = self.link.as_mut().filter(|link| !link.is_silent) else { return };
-            if let Some(bytes) = link.up.arrive(self.now_ns) {
-                self.trace.update([0]);
-                self.trace.update(&bytes);
-                let (now_ns, chance) = (self.now_ns, &mut self.chance);
-                let taken = self.server.handle_input(now_ns, &bytes, chance, &mut self.coverage);
-                if let Err(fault) = taken {
-                    self.server.faults.push(fault);
-                    self.break_link();
-                }
-            } else if let Some(bytes) = link.down.arrive(self.now_ns) {
-                self.trace.update([1]);
-                self.trace.update(&bytes);
-                self.note_verdicts(&bytes);
-                let now = self.now();
-                let wishes = self.sensor.handle_input(now, &bytes, &mut self.chance);
-                self.grant(wishes);
-            } else {
-                return;
+        let due: Vec<u64> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.next_ns().is_some_and(|at_ns| at_ns <= self.now_ns))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.arrive_up(id);
+            self.arrive_down(id);
+            if self.links.get(&id).is_some_and(|link| !link.has_sensor && !link.has_server) {
+                self.links.remove(&id);
             }
         }
     }
 
-    fn note_verdicts(&mut self, bytes: &[u8]) {
-        let mut buffer = vec![0; 16_640];
-        let mut deframer = Deframer::new(&mut buffer);
-        deframer.feed(bytes);
-        while let Ok(Some(frame)) = deframer.next_frame() {
-            if let Ok(Some(Message::HelloAck(ack))) = Message::decode(&frame) {
-                for grant in &ack.logs {
-                    self.coverage.count(match grant.verdict {
-                        LogVerdict::Resume => Reached::VerdictResume,
-                        LogVerdict::New => Reached::VerdictNew,
-                        LogVerdict::SensorBehind => Reached::VerdictSensorBehind,
-                        LogVerdict::ServerBehind | LogVerdict::Forked => continue,
-                    });
-                }
+    fn arrive_up(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.has_server) else { return };
+        let Some(packet) = link.up.arrive(self.now_ns) else { return };
+        let server = link.server;
+        match packet {
+            Packet::Close => {
+                link.has_server = false;
+                self.servers[server].hang_up(id);
+            }
+            Packet::Bytes(bytes) => self.hand_to_server(id, &bytes),
+        }
+    }
+
+    /// Hands bytes to a server, now and then in two pieces.
+    pub(super) fn hand_to_server(&mut self, id: u64, bytes: &[u8]) {
+        let Some(server) = self.links.get(&id).map(|link| link.server) else { return };
+        if let Some(machine) = self.links.get(&id).map(|link| link.machine) {
+            tell_frames(self.now_ns, || format!("machine {machine} -> server {server}"), bytes);
+        }
+        self.trace.update([0, server as u8]);
+        self.trace.update(bytes);
+        let at = if self.chance.once_in(6) { self.chance.below(bytes.len() as u64) } else { 0 };
+        let (front, rest) = bytes.split_at(at as usize);
+        for piece in [front, rest] {
+            let machine = &mut self.servers[server];
+            let input = (id, piece);
+            let farewell =
+                machine.handle_input(self.now_ns, input, &mut self.chance, &mut self.coverage);
+            self.reply(server, farewell.into_iter().collect());
+        }
+    }
+
+    fn arrive_down(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id).filter(|link| link.has_sensor) else { return };
+        let Some(packet) = link.down.arrive(self.now_ns) else { return };
+        let machine = link.machine;
+        match packet {
+            Packet::Close => self.end_sensor_side(id),
+            Packet::Bytes(bytes) => {
+                let server = link.server;
+                tell_frames(
+                    self.now_ns,
+                    || format!("machine {machine} <- server {server}"),
+                    &bytes,
+                );
+                self.trace.update([1, machine as u8]);
+                self.trace.update(&bytes);
+                let sensor = &mut self.places[machine].sensor;
+                sensor.handle_input(self.now_ns, &bytes, &mut self.chance);
+                self.grant(machine);
             }
         }
     }
 
-    fn drain(&mut self) {
-        let now = self.now();
-        let wishes = self.sensor.drain(now, &mut self.chance);
-        self.grant(wishes);
-        let bytes = self.server.drain();
-        let delay_ns = self.chance.between(100_000, 40 * MS);
-        if let Some(link) = self.link.as_mut().filter(|_| !bytes.is_empty()) {
-            link.down.send(self.now_ns, delay_ns, bytes);
+    /// The sensor's end of a connection is closed from outside.
+    pub(super) fn end_sensor_side(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.has_sensor = false;
+        let machine = link.machine;
+        tell(self.now_ns, || format!("machine {machine} is cut off"));
+        let sensor = &mut self.places[machine].sensor;
+        if sensor.link == Some(id) {
+            sensor.handle_disconnected(self.now_ns, &mut self.chance);
+            self.grant(machine);
         }
     }
 
-    fn grant(&mut self, wishes: Vec<Wish>) {
-        for wish in wishes {
+    /// Does what a sensor wants of the world.
+    pub(super) fn grant(&mut self, number: usize) {
+        for note in std::mem::take(&mut self.places[number].sensor.notes) {
+            self.coverage.count(note);
+        }
+        let life = self.places[number].sensor.lives;
+        for wish in std::mem::take(&mut self.places[number].sensor.wishes) {
             match wish {
-                Wish::Dial => {
-                    self.dial_ns = Some(self.now_ns + self.chance.between(1, 60) * MS);
+                Wish::Ask { reason, trouble_with } => {
+                    let request = AssignRequest { reason, trouble_with };
+                    let at_ns = self.now_ns + self.chance.between(1, 60) * MS;
+                    self.questions.push((at_ns, Question { machine: number, life, request }));
+                }
+                Wish::Dial(server) => {
+                    let at_ns = self.now_ns + self.chance.between(1, 60) * MS;
+                    self.dials.push((at_ns, number, life, server));
                 }
                 Wish::HangUp => {
-                    self.link = None;
-                    self.server.hang_up();
+                    tell(self.now_ns, || format!("machine {number} hangs up"));
+                    self.hang_up_sensor(number);
                 }
                 Wish::Send(bytes) => {
-                    let delay_ns = self.chance.between(100_000, 40 * MS);
-                    if let Some(link) = &mut self.link {
-                        link.up.send(self.now_ns, delay_ns, bytes);
+                    let delay_ns = self.delay_ns();
+                    let open = self.links.values_mut().rev();
+                    let mut open = open.filter(|it| it.machine == number && it.has_sensor);
+                    if let Some(link) = open.next() {
+                        let bytes = super::skew::rewrite(link.skew, bytes);
+                        link.up.send(self.now_ns, delay_ns, Packet::Bytes(bytes));
                     }
                 }
             }
         }
     }
 
-    /// Cuts the connection; `CutMidway` lets a part of the first delivery through.
-    fn cut(&mut self, how: Reached) {
-        let Some(link) = &mut self.link else { return };
-        if link.down.in_flight() > 0 {
-            self.coverage.count(Reached::AckLost);
-        }
-        if how == Reached::CutMidway {
-            let Some(at_ns) = link.up.next_ns() else { return };
-            let bytes = link.up.arrive(at_ns).unwrap_or_default();
-            let part = self.chance.below(bytes.len() as u64) as usize;
-            let (now_ns, chance) = (self.now_ns, &mut self.chance);
-            // The connection ends whatever the server thinks of the part.
-            let _ = self.server.handle_input(now_ns, &bytes[..part], chance, &mut self.coverage);
-        }
-        self.coverage.count(how);
-        self.break_link();
-    }
-
-    fn break_link(&mut self) {
-        if self.link.take().is_some() {
-            self.server.hang_up();
-            let now = self.now();
-            self.sensor.handle_disconnected(now);
+    /// The sensor closes its end; what it sent still arrives.
+    pub(super) fn hang_up_sensor(&mut self, number: usize) {
+        let delay_ns = self.delay_ns();
+        for link in self.links.values_mut().filter(|it| it.machine == number && it.has_sensor) {
+            link.has_sensor = false;
+            link.up.send(self.now_ns, delay_ns, Packet::Close);
         }
     }
 
-    pub(crate) fn trace(&self) -> [u8; 32] {
+    /// Sends what a server has to say.
+    pub(super) fn reply(&mut self, server: usize, replies: Vec<Reply>) {
+        self.servers[server].forget(&replies);
+        for reply in replies {
+            let delay_ns = self.delay_ns();
+            let Some(link) = self.links.get_mut(&reply.link) else { continue };
+            link.down.send(self.now_ns, delay_ns, Packet::Bytes(reply.bytes));
+            if reply.is_last {
+                link.has_server = false;
+                link.down.send(self.now_ns, delay_ns, Packet::Close);
+            }
+        }
+    }
+
+    fn delay_ns(&mut self) -> u64 {
+        self.chance.between(MS / 10, 40 * MS)
+    }
+
+    pub(super) fn trace(&self) -> [u8; 32] {
         self.trace.clone().finalize().into()
     }
+}
+
+/// Takes out what is due, in the order in which it was put in.
+fn take_due<T>(items: &mut Vec<T>, now_ns: u64, at_ns: impl Fn(&T) -> u64) -> Vec<T> {
+    let (due, rest) = std::mem::take(items).into_iter().partition(|item| at_ns(item) <= now_ns);
+    *items = rest;
+    due
 }

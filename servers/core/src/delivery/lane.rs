@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
+use lapwing_protocol::buggify;
 use lapwing_protocol::chunk::{Chunk, ChunkFlags};
 use lapwing_protocol::delivery::{Ack, Credit, Jump, Nack, NackReason, Resync, ResyncReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::hello::{LogGrant, LogHead, LogVerdict};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
-use lapwing_protocol::limits::SEQ_MAX;
+use lapwing_protocol::limits::{CHUNK_BYTES_MAX, SEQ_MAX};
 
 use super::head::{HeadRecord, RetiredLog};
 use super::limits::{
@@ -164,6 +165,10 @@ impl LaneReceiver {
     }
 
     fn credit(&self, stored_seq: u64, stored_bytes: u64) -> Credit {
+        if buggify!("server.window_min") {
+            let limit_bytes = stored_bytes + CHUNK_BYTES_MAX as u64;
+            return Credit { limit_seq: stored_seq + 1, limit_bytes };
+        }
         Credit {
             limit_seq: stored_seq + self.window.limit_seq,
             limit_bytes: stored_bytes + self.window.limit_bytes,
@@ -307,6 +312,10 @@ impl LaneReceiver {
         }
         // The chunk that was asked for came: what is refused from here on is a new episode.
         session.refusing = false;
+        if self.lane == Lane::Bulk && buggify!("server.throttle") {
+            self.refuse(NackReason::Throttled, 5);
+            return Ok(Place::Refused);
+        }
         let beyond = u64::from(cfg!(mutant = "credit_off_by_one"));
         if seq > session.credit.limit_seq + beyond
             || session.bytes + bytes > session.credit.limit_bytes
@@ -354,6 +363,10 @@ impl LaneReceiver {
     /// Two connections tell of their entries in any order: what is known already is no news.
     pub(super) fn handle_stored(&mut self, log: LogId, seq: u64) {
         let is_it = |pending: &Pending| pending.before.log == log && pending.seq == seq;
+        if buggify!("server.resync") && self.lane == Lane::Bulk && self.session.is_some() {
+            let reason = ResyncReason::DigestDiffers;
+            self.resync_due = Some(Resync { lane: self.lane, at_seq: seq, reason });
+        }
         // Behind an entry that failed nothing counts as stored.
         if let Some(at) = self.pending.iter().position(is_it).filter(|_| !self.store_failed) {
             self.pending.drain(..=at);
@@ -396,7 +409,7 @@ impl LaneReceiver {
 
     /// The Ack that is due; its credit is raised here unless `hold` says not to.
     pub(super) fn poll_ack(&mut self, hold: bool) -> Option<Ack> {
-        if !self.ack_due {
+        if !self.ack_due || buggify!("server.ack_late") {
             return None;
         }
         let current = self.head.as_ref()?.current;
@@ -413,7 +426,7 @@ impl LaneReceiver {
         if cfg!(mutant = "credit_shrinks") && stored_seq.is_multiple_of(7) {
             session.credit.limit_seq = stored_seq + 1;
         }
-        self.ack_due = false;
+        self.ack_due = buggify!("server.ack_twice");
         let credit = session.credit;
         let safe_seq = self.safe.seq(current.log, stored_seq)
             + u64::from(cfg!(mutant = "safe_ahead_of_stored"));

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use lapwing_protocol::buggify;
 use lapwing_protocol::call::{Call, Method, Reply};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Command, CommandNumber};
@@ -276,6 +277,9 @@ impl Session {
             _ => PeerFault::Malformed,
         })?;
         let Some(message) = message else { return Ok(None) };
+        if matches!(message, Message::Chunk(_)) && buggify!("server.ping") {
+            self.send(&Message::Ping(Ping { nonce: now_ms }));
+        }
         let is_early = !matches!(message, Message::Hello(_) | Message::Ping(_) | Message::Pong(_));
         if !self.greeted && is_early && !cfg!(mutant = "hello_not_first") {
             return Err(PeerFault::OutOfPlace);
