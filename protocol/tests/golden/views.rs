@@ -68,7 +68,13 @@ fn cells() {
 fn sensors() {
     let mut book = Book::new("sensors");
     let heads = items![HeadView;
-        HeadView { lane: Lane::Bulk, log: BULK_LOG, next_seq: 301, next_index: 4_000, chain: CHAIN },
+        HeadView {
+            lane: Lane::Bulk,
+            log: BULK_LOG,
+            next_seq: 301,
+            next_index: 4_000,
+            chain: CHAIN,
+        },
         HeadView { lane: Lane::Urgent, log: URGENT_LOG, next_seq: 2, next_index: 2, chain: CHAIN },
     ];
     let view = SensorView {

@@ -340,7 +340,7 @@ impl Verifier {
                 continue;
             }
             let what = format!(
-                "the counters say {} stored, {} dropped, up to index {}; the journal has {}, {}, {}",
+                "the counters say {} stored, {} dropped, to index {}; the journal has {}, {}, {}",
                 told.stored,
                 told.dropped_in_all(),
                 kept.produced(),

@@ -76,7 +76,7 @@ impl Book {
             match (place_of(&key), rows::read::<Kept>(&value)) {
                 (Some(place), Ok(kept)) => drop(inner.accounts.insert(place, kept)),
                 (_, error) => log::error!(
-                    "an account of the ledger is not readable ({:?}); `ledger --verify` counts anew",
+                    "an account of the ledger is not readable ({:?}); --verify counts anew",
                     error.err()
                 ),
             }
