@@ -417,6 +417,10 @@ impl World<'_> {
         for stored in &gone {
             self.excuse_restored(stored);
         }
+        // A backup brings old commands back, and who has no memory cannot tell them (CMD-004).
+        for place in self.places.iter_mut().filter(|it| it.sensor.kept == Kept::RamOnly) {
+            place.sensor.truth.incarnation += 1;
+        }
         self.gone.extend(gone);
     }
 

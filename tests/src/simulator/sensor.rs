@@ -80,6 +80,8 @@ pub(crate) struct Truth {
     pub(crate) placed: BTreeMap<u64, Placed>,
     /// How often each command was carried out; a disk that is put back forgets what it did.
     pub(crate) executed: BTreeMap<(u64, CommandNumber), u64>,
+    /// Times that what was run before was forgotten, here or by a server for who has no memory.
+    pub(crate) incarnation: u64,
     /// Times the disk was put back to an image.
     pub(crate) rollbacks: u64,
     /// Losses of synced things, after which a count of findings proves nothing.
@@ -300,6 +302,7 @@ impl<'m> SensorMachine<'m> {
         self.disk = image;
         self.disk.handle_killed();
         self.truth.rollbacks += 1;
+        self.truth.incarnation += 1;
         self.truth.disasters += 1;
         self.end_life(Excuse::RolledBack);
     }

@@ -349,7 +349,7 @@ impl SensorMachine<'_> {
     }
 
     fn execute(&mut self, now: Now, command: &Command) {
-        let incarnation = self.truth.rollbacks;
+        let incarnation = self.truth.incarnation;
         *self.truth.executed.entry((incarnation, command.number)).or_default() += 1;
         for _ in 0..4 {
             let Some(sensor) = &mut self.life else { return };
