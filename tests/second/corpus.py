@@ -9,6 +9,7 @@ import ipaddress
 import json
 import struct
 import time
+from collections import deque
 
 import chunks
 from chunks import CONNECTION, DNS, FILE_EVENT, NOTE, PROCESS, PUT, REMOVE, Body, StringSlots, Table
@@ -33,6 +34,7 @@ class Machine:
         self.collecting = sensor.command["collecting"] if sensor.command else True
         self.bound, self.wants_resync, self.resynced = ROWS, False, -RESYNC_S
         self.started, self.count, self.resyncs = time.monotonic(), 0, 0
+        self.wanted, self.waits = deque(), bool(options.stdin)
         self.rewind()
 
     def rewind(self):
@@ -57,6 +59,8 @@ class Machine:
     def produce(self, now, room):
         """Reads what the corpus has by now; it waits where the spool is full."""
         due = int((now - self.started) * self.rate) if self.rate else self.count + LINES
+        if self.waits:
+            due = self.count + (self.wanted.popleft() if self.wanted and room else 0)
         for _ in range(min(LINES, due - self.count) if room and self.collecting else 0):
             line = self.file.readline()
             if not line.endswith(b"\n"):
@@ -67,7 +71,7 @@ class Machine:
             self.open_chunk(now)
             self.take(line)
             self.count += 1
-        if self.body and now - self.opened > CLOSE_S:
+        if self.body and (self.waits or now - self.opened > CLOSE_S):
             self.close_chunk()
         if self.wants_resync and now - self.resynced > RESYNC_S:
             self.resynced = now

@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import chunks
@@ -203,6 +204,7 @@ OPTIONS = {
     "name": "name of the machine",
     "rate": "facts a second; 0 = as fast as it goes",
     "stay": "yes: go on when all is delivered",
+    "stdin": "yes: facts only as lines `event N` on the standard input ask for them; `stop` ends",
 }
 
 
@@ -221,8 +223,15 @@ def read_options():
         options.corpus = os.path.join(options.state, "corpus.jsonl")
         if not os.path.exists(options.corpus):
             os.makedirs(options.state, mode=0o700, exist_ok=True)
-            generate.write(1000, options.corpus)
+            generate.write(5000 if options.stdin else 1000, options.corpus)
     return options
+
+
+def obey(sensor):
+    for line in sys.stdin:
+        what, _, count = line.partition(" ")
+        sensor.ended |= what.strip() == "stop"
+        sensor.machine.wanted.extend([int(count)] if what == "event" else [])
 
 
 def main():
@@ -232,6 +241,8 @@ def main():
     except (Closed, OSError, subprocess.CalledProcessError) as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+    if options.stdin:
+        threading.Thread(target=obey, args=[sensor], daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: setattr(sensor, "ended", True))
     return sensor.run()
 

@@ -2,6 +2,7 @@
 //!
 //! Not here: who runs them (`run.rs`) and what the requirements say (`requirements`).
 
+pub mod sensor;
 pub mod server;
 
 use std::fmt;
@@ -37,6 +38,8 @@ pub struct Case {
 pub enum Run {
     /// Against a server.
     Server(fn(&mut server::context::Context<'_>) -> Checked),
+    /// Against a sensor.
+    Sensor(fn(&mut sensor::context::Context) -> Checked),
 }
 
 /// What a case comes to: `Ok`, or why it stops. What is only weak is told to the context.
@@ -100,6 +103,7 @@ pub(crate) use {ensure, equal};
 pub fn of_role(role: &str) -> Vec<Case> {
     match role {
         "server" => server::cases(),
+        "sensor" => sensor::cases(),
         _ => Vec::new(),
     }
 }

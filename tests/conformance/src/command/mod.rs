@@ -4,6 +4,7 @@
 
 mod mutants;
 mod prepare;
+mod sensor;
 mod server;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ struct Arguments {
 #[argh(subcommand)]
 enum Command {
     Server(Box<server::Server>),
+    Sensor(sensor::Sensor),
     Prepare(prepare::Prepare),
     Mutants(mutants::Mutants),
 }
@@ -47,6 +49,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     };
     let done = match command {
         Command::Server(server) => server.run(),
+        Command::Sensor(sensor) => sensor.run(),
         Command::Prepare(prepare) => prepare.run(),
         Command::Mutants(mutants) => mutants.run(),
     };

@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::cases::server::context::{Context, Target};
 use crate::cases::server::process::{ByCommand, Process, Started};
-use crate::cases::{self, Case, Run};
+use crate::cases::{self, Case, Run, Stop};
 use crate::crypto::identity::Credentials;
 use crate::crypto::tls;
 use crate::report::{CaseReport, Report};
@@ -186,12 +186,15 @@ impl Place {
 
 fn one(case: &Case, target: &Target) -> Outcome {
     let mut context = Context::new(target, case.name);
-    let Run::Server(run) = case.run;
+    let Run::Server(run) = case.run else {
+        let ended = Err(Stop::Skip("this is a case against sensors".into()));
+        return Outcome { ended, weak: Vec::new() };
+    };
     let ended = run(&mut context);
     Outcome { ended, weak: context.weak }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -62,29 +62,36 @@ pub fn client(
     Ok(Arc::new(config))
 }
 
-/// A server that offers `planes`. With `client_roots` every client must have a certificate of them.
+/// Which clients a server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// Those with a certificate of the authority.
+    Certified,
+    /// Those, and such as have none.
+    All,
+}
+
+/// A server that offers `planes`, for `clients` of the authority in `roots`.
 ///
 /// # Errors
 /// The credentials are not sound.
 pub fn server(
     credentials: &Credentials,
     planes: &[&str],
-    client_roots: Option<&Arc<RootCertStore>>,
+    roots: &Arc<RootCertStore>,
+    clients: Clients,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = match client_roots {
-        Some(roots) => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider())
-                    .build()
-                    .map_err(|error| Error::General(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
-        }
-        None => builder.with_no_client_auth(),
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), provider());
+    let verifier = match clients {
+        Clients::Certified => verifier,
+        Clients::All => verifier.allow_unauthenticated(),
     };
+    let verifier = verifier.build().map_err(|error| Error::General(error.to_string()))?;
     let (chain, key) = parts(credentials);
-    let mut config = builder.with_single_cert(chain, key)?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
     config.alpn_protocols = planes.iter().map(|plane| plane.as_bytes().to_vec()).collect();
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

@@ -1,0 +1,188 @@
+//! Commands: carried out once, or not at all.
+
+use super::case;
+use super::context::Context;
+use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::wire::message::{Action, CommandOutcome, Lane};
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    case(
+        "a_command_runs_once",
+        &["CMD-002", "CMD-003", "CMD-006"],
+        "Sent again in the session, after a lost one, after kill -9 and after a stop, a command \
+         that ran is Refused and does not run again; Hello says its number.",
+        a_command_runs_once,
+    ),
+    case(
+        "a_lower_number_is_refused",
+        &["CMD-002"],
+        "A number below the last accepted one, of the same issuer or an earlier one, is Refused; a \
+         later issuer begins anew.",
+        a_lower_number_is_refused,
+    ),
+    case(
+        "an_expired_command_does_not_run",
+        &["CMD-005"],
+        "With no time left on receipt it is Expired.",
+        an_expired_command_does_not_run,
+    ),
+    case(
+        "what_a_sensor_cannot_do_it_says",
+        &["CMD-006", "MOD-009"],
+        "An action that it does not know how to do has an outcome all the same, and is not Done \
+         without being done.",
+        what_a_sensor_cannot_do_it_says,
+    ),
+    case(
+        "many_commands_each_run_at_most_once",
+        &["CMD-007", "HEL-003", "CMD-002"],
+        "Of twelve commands at once each gets one outcome: those that are turned away come again \
+         after the sensor's next Hello.",
+        many_commands_each_run_at_most_once,
+    ),
+];
+
+const LATER: u64 = 600_000;
+
+/// Waits for the outcome of a command.
+pub(super) fn outcome(cx: &mut Context, number: (u64, u64)) -> Result<u64, Stop> {
+    let of = |outcomes: Vec<(u64, u64, u64)>| {
+        outcomes.into_iter().find(|(issuer, seq, _)| (*issuer, *seq) == number)
+    };
+    cx.a.pump(&format!("CMD-006: the outcome of command {number:?}"), |station| {
+        of(station.outcomes()).is_some()
+    })?;
+    let (_, _, outcome) = of(cx.a.outcomes()).ok_or("no outcome")?;
+    Ok(outcome)
+}
+
+/// Every outcome of a command, in the order in which they came.
+fn outcomes(cx: &Context, number: (u64, u64)) -> Vec<u64> {
+    let all = cx.a.outcomes().into_iter();
+    let of = all.filter(|(issuer, seq, _)| (*issuer, *seq) == number);
+    of.map(|(_, _, outcome)| outcome).collect()
+}
+
+fn with_commands(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.a.head(Lane::Urgent)
+        .map(drop)
+        .map_err(|_| Stop::Skip("it uses the bulk lane alone, and takes no command".into()))
+}
+
+/// The command again: what ran must not run again.
+fn again(cx: &mut Context, number: (u64, u64), when: &str) -> Checked {
+    let before = cx.a.outcomes().len();
+    cx.a.command(number, Action::StartCollection, LATER)?;
+    // An answer is not owed within any time; one that comes must not be Done.
+    cx.a.pump_for(std::time::Duration::from_secs(2), |station| {
+        station.outcomes().len() > before
+    })?;
+    cx.a.settle()?;
+    let done = outcomes(cx, number).into_iter().filter(|of| *of == CommandOutcome::Done as u64);
+    equal!(done.count(), 1, "CMD-002: times that the command ran, sent again {when}");
+    Ok(())
+}
+
+fn accepted(cx: &Context) -> Option<(u64, u64)> {
+    let last = cx.a.hello.as_ref()?.last_command.as_ref()?;
+    Some((last.issuer, last.seq))
+}
+
+fn a_command_runs_once(cx: &mut Context) -> Checked {
+    with_commands(cx)?;
+    equal!(accepted(cx), None, "CMD-003: the accepted number of a new sensor");
+    cx.a.command((3, 7), Action::StartCollection, LATER)?;
+    equal!(outcome(cx, (3, 7))?, CommandOutcome::Done as u64, "CMD-006: the outcome");
+    cx.a.settle()?;
+    again(cx, (3, 7), "in the session")?;
+    cx.a.cut();
+    cx.a.welcome()?;
+    equal!(accepted(cx), Some((3, 7)), "CMD-003: the number in Hello");
+    again(cx, (3, 7), "after a lost session")?;
+    cx.subject.start()?; // kills it first
+    cx.a.cut();
+    cx.a.welcome()?;
+    equal!(accepted(cx), Some((3, 7)), "CMD-002: the number in Hello after kill -9");
+    again(cx, (3, 7), "after kill -9")?;
+    cx.subject.stop()?;
+    cx.subject.start()?;
+    cx.a.cut();
+    cx.a.welcome()?;
+    again(cx, (3, 7), "after a stop")
+}
+
+fn a_lower_number_is_refused(cx: &mut Context) -> Checked {
+    with_commands(cx)?;
+    cx.a.command((3, 7), Action::StartCollection, LATER)?;
+    equal!(outcome(cx, (3, 7))?, CommandOutcome::Done as u64, "CMD-006: the outcome");
+    for number in [(3, 6), (2, 900)] {
+        cx.a.command(number, Action::StartCollection, LATER)?;
+        let refused = CommandOutcome::Refused as u64;
+        equal!(outcome(cx, number)?, refused, "CMD-002: {number:?} after (3, 7)");
+    }
+    cx.a.command((4, 1), Action::StartCollection, LATER)?;
+    equal!(outcome(cx, (4, 1))?, CommandOutcome::Done as u64, "CMD-002: (4, 1) after (3, 7)");
+    // The lower ones moved nothing back.
+    cx.a.cut();
+    cx.a.welcome()?;
+    equal!(accepted(cx), Some((4, 1)), "CMD-003: the number in Hello");
+    Ok(())
+}
+
+fn an_expired_command_does_not_run(cx: &mut Context) -> Checked {
+    with_commands(cx)?;
+    cx.a.command((1, 1), Action::StartCollection, 0)?;
+    equal!(outcome(cx, (1, 1))?, CommandOutcome::Expired as u64, "CMD-005: with 0 ms left");
+    cx.a.command((1, 2), Action::StartCollection, LATER)?;
+    equal!(outcome(cx, (1, 2))?, CommandOutcome::Done as u64, "CMD-006: the next one");
+    Ok(())
+}
+
+fn what_a_sensor_cannot_do_it_says(cx: &mut Context) -> Checked {
+    with_commands(cx)?;
+    for (seq, action) in (1..).zip([Action::Isolate, Action::Unisolate, Action::Upgrade]) {
+        cx.a.command((1, seq), action, LATER)?;
+        let outcome = outcome(cx, (1, seq))?;
+        if outcome == CommandOutcome::Done as u64 {
+            cx.weak(format!("CMD-006: {action:?} is Done: whether it is cannot be seen from here"));
+        } else {
+            let expected = [CommandOutcome::NotSupported as u64, CommandOutcome::Failed as u64];
+            ensure!(expected.contains(&outcome), "CMD-006: {action:?} has outcome {outcome}");
+        }
+    }
+    Ok(())
+}
+
+fn many_commands_each_run_at_most_once(cx: &mut Context) -> Checked {
+    const COMMANDS: u64 = 12;
+    with_commands(cx)?;
+    for seq in 1..=COMMANDS {
+        cx.a.command((1, seq), Action::StartCollection, LATER)?;
+    }
+    let mut hellos = cx.a.hellos;
+    for _ in 0..COMMANDS {
+        let known = hellos;
+        cx.a.pump("CMD-007: an outcome of each, or another Hello", |station| {
+            outcome_of_last(station) || station.hellos > known
+        })?;
+        cx.a.settle()?;
+        if outcome_of_last(&cx.a) {
+            break;
+        }
+        hellos = cx.a.hellos;
+        let (_, last) = accepted(cx).unwrap_or((1, 0));
+        for seq in last + 1..=COMMANDS {
+            cx.a.command((1, seq), Action::StartCollection, LATER)?;
+        }
+    }
+    for seq in 1..=COMMANDS {
+        let of = outcomes(cx, (1, seq));
+        equal!(of, vec![CommandOutcome::Done as u64], "CMD-007: the outcomes of command {seq}");
+    }
+    fn outcome_of_last(station: &crate::play::station::Station) -> bool {
+        station.outcomes().iter().any(|(_, seq, _)| *seq == COMMANDS)
+    }
+    Ok(())
+}

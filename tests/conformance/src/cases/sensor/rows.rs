@@ -1,0 +1,317 @@
+//! The decision table of Hello, as far as it is the sensor's.
+
+use super::case;
+use super::context::{Context, FACTS};
+use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::play::station::{AMPLE, Place, Station};
+use crate::wire::message::{
+    Credit, Draining, Id, Jump, JumpCause, Lane, LogCause, LogVerdict, LossReason,
+};
+
+/// The cases of this file.
+pub(super) const CASES: &[Case] = &[
+    case(
+        "what_was_not_stored_comes_again",
+        &["HEL-020", "HEL-003", "LOG-003", "LOG-006", "HEL-035"],
+        "After a lost connection the chunks that were not acknowledged come again, byte by byte, \
+         and the next fact begins a segment.",
+        what_was_not_stored_comes_again,
+    ),
+    case(
+        "the_ack_was_lost",
+        &["HEL-022", "HEL-007"],
+        "The server says at Hello that it has more than it acknowledged: nothing comes twice.",
+        the_ack_was_lost,
+    ),
+    case(
+        "the_sensor_was_rolled_back",
+        &["HEL-023", "HEL-010", "HEL-002"],
+        "SensorBehind: nothing more of that log, then another Hello with a new log, cause RolledBack, \
+         the old one its parent.",
+        the_sensor_was_rolled_back,
+    ),
+    case(
+        "the_log_forked",
+        &["HEL-024", "HEL-010"],
+        "Forked: a new log, cause Forked, the old one its parent; what nobody acknowledged of the old \
+         one is told as lost.",
+        the_log_forked,
+    ),
+    case(
+        "another_chain_is_a_fork_whatever_the_verdict",
+        &["HEL-024", "HEL-025"],
+        "Resume at a place that the sensor made, with another chain: a new log, cause Forked.",
+        another_chain_is_a_fork,
+    ),
+    case(
+        "the_server_was_restored",
+        &["HEL-027"],
+        "ServerBehind at a place that is still held: what is held comes again from there.",
+        the_server_was_restored,
+    ),
+    case(
+        "the_servers_data_is_lost",
+        &["HEL-028", "HEL-029", "JMP-003", "JMP-004", "JMP-007"],
+        "ServerBehind at 1: all comes again where all is held; otherwise first a Jump to before what \
+         is held, cause Lost(ServerRolledBack).",
+        the_servers_data_is_lost,
+    ),
+    case(
+        "a_sensor_moves_and_comes_back",
+        &["HEL-005", "HEL-030", "HEL-031", "JMP-004", "JMP-005", "LIM-042", "REG-011", "DLV-017"],
+        "At another server a Jump says what the first one stored, and a segment opens; back at the \
+         first one it goes on behind what that has, and nothing is missing over both.",
+        a_sensor_moves_and_comes_back,
+    ),
+];
+
+fn place(verdict: LogVerdict, next_seq: u64) -> Place {
+    Place { verdict, next_seq, chain: None }
+}
+
+fn what_was_not_stored_comes_again(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
+    cx.online()?;
+    cx.chunks(5)?;
+    cx.a.ack(Lane::Bulk, 2, 2)?;
+    cx.a.settle()?;
+    let seen = cx.a.seen(Lane::Bulk);
+    cx.a.cut();
+    cx.a.welcome()?;
+    equal!(cx.a.head(Lane::Bulk)?.acked_seq, 2, "HEL-020: acked_seq");
+    let next = cx.a.head(Lane::Bulk)?.next_seq;
+    ensure!(next > seen, "DLV-015: next_seq is {next}, and chunk {seen} was sent");
+    cx.a.pump("HEL-020: chunks from 3 on", |station| {
+        station.came.contains(&(Lane::Bulk, seen))
+    })?;
+    cx.a.settle()?;
+    let made = cx.a.seen(Lane::Bulk);
+    cx.chunks(2)?;
+    cx.a.settle()?;
+    let openings = cx.a.shelf(Lane::Bulk)?.openings.clone();
+    let last = openings.last().copied().unwrap_or_default();
+    ensure!(
+        last > seen,
+        "LOG-006: segments begin at {openings:?}, the session was lost behind {seen} ({made} made)"
+    );
+    Ok(())
+}
+
+fn the_ack_was_lost(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
+    cx.online()?;
+    cx.chunks(5)?;
+    cx.a.settle()?;
+    let seen = cx.a.seen(Lane::Bulk);
+    cx.a.cut();
+    cx.a.meet()?;
+    equal!(cx.a.head(Lane::Bulk)?.acked_seq, 0, "HEL-022: acked_seq");
+    cx.a.greet(&[(Lane::Bulk, place(LogVerdict::Resume, seen + 1))])?;
+    cx.a.answers.acks[0] = true;
+    cx.chunks(2)?;
+    let low: Vec<u64> = cx.a.came.iter().map(|(_, seq)| *seq).filter(|seq| *seq <= seen).collect();
+    ensure!(low.is_empty(), "HEL-022: {low:?} came twice");
+    cx.a.cut();
+    cx.a.meet()?;
+    let acked = cx.a.head(Lane::Bulk)?.acked_seq;
+    ensure!(acked >= seen, "HEL-008: acked_seq {acked}, HelloAck acknowledged {seen}");
+    Ok(())
+}
+
+/// After a verdict that ends the log: another Hello of the same connection, with a new one.
+fn opens_a_new_log(cx: &mut Context, old: Id, cause: LogCause) -> Checked {
+    let known = cx.a.hellos;
+    cx.a.pump("HEL-010: another Hello", |station| station.hellos > known)?;
+    let head = cx.a.head(Lane::Bulk)?.clone();
+    ensure!(head.log != old, "HEL-010: the old log is sent again");
+    equal!(head.cause, cause, "the cause of the new log");
+    let parent = head.parent.ok_or("the new log has no parent")?;
+    equal!(parent.log, old, "the parent of the new log");
+    cx.a.pump_for(std::time::Duration::from_millis(300), |_| false)?;
+    cx.chunks(2)?;
+    equal!(cx.a.log(Lane::Bulk)?, head.log, "the log that facts go into");
+    Ok(())
+}
+
+fn the_sensor_was_rolled_back(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.chunks(3)?;
+    cx.a.settle()?;
+    cx.a.cut();
+    cx.a.meet()?;
+    let head = cx.a.head(Lane::Bulk)?.clone();
+    let ahead = place(LogVerdict::SensorBehind, head.next_seq + 7);
+    cx.a.greet(&[(Lane::Bulk, ahead)])?;
+    opens_a_new_log(cx, head.log, LogCause::RolledBack)
+}
+
+fn the_log_forked(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
+    cx.online()?;
+    cx.chunks(4)?;
+    cx.a.ack(Lane::Bulk, 2, 2)?;
+    cx.a.settle()?;
+    cx.a.cut();
+    cx.a.meet()?;
+    let head = cx.a.head(Lane::Bulk)?.clone();
+    let fork = Place { verdict: LogVerdict::Forked, next_seq: 3, chain: Some([7; 32]) };
+    cx.a.greet(&[(Lane::Bulk, fork)])?;
+    cx.a.answers.acks[0] = true;
+    opens_a_new_log(cx, head.log, LogCause::Forked)?;
+    if cx.a.head(Lane::Urgent).is_err() {
+        return Ok(());
+    }
+    let lost = u64::from(crate::wire::code::FACTS_LOST);
+    cx.a.pump("HEL-024: a finding of facts that are lost", |station| {
+        let mut findings = station.shelves.values().flat_map(|shelf| shelf.findings());
+        findings.any(|code| code == lost)
+    })?;
+    Ok(())
+}
+
+fn another_chain_is_a_fork(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
+    cx.online()?;
+    cx.chunks(4)?;
+    cx.a.ack(Lane::Bulk, 1, 1)?;
+    cx.a.settle()?;
+    cx.a.cut();
+    cx.a.meet()?;
+    let old = cx.a.log(Lane::Bulk)?;
+    let other = Place { verdict: LogVerdict::Resume, next_seq: 4, chain: Some([7; 32]) };
+    cx.a.greet(&[(Lane::Bulk, other)])?;
+    cx.a.answers.acks[0] = true;
+    // What comes before its Hello would be judged against our own chain, and is not to come.
+    opens_a_new_log(cx, old, LogCause::Forked)
+}
+
+fn the_server_was_restored(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.chunks(4)?;
+    cx.a.settle()?;
+    let seen = cx.a.seen(Lane::Bulk);
+    cx.a.cut();
+    cx.a.meet()?;
+    let first = cx.a.head(Lane::Bulk)?.first_seq;
+    ensure!(
+        first <= seen,
+        "DLV-006: the segment of the acknowledged place {seen} is not held, but from {first} on"
+    );
+    let from = first.max(2);
+    cx.a.greet(&[(Lane::Bulk, place(LogVerdict::ServerBehind, from))])?;
+    cx.a.pump("HEL-027: what is held, again", |station| {
+        station.came.contains(&(Lane::Bulk, seen))
+    })?;
+    equal!(cx.a.came[0], (Lane::Bulk, from), "HEL-027: the first chunk that came");
+    equal!(cx.a.shelf(Lane::Bulk)?.jumps.len(), 0, "HEL-027: Jumps over what is held");
+    Ok(())
+}
+
+fn the_servers_data_is_lost(cx: &mut Context) -> Checked {
+    cx.online()?;
+    // Three segments, all stored and safe: what lies before the last may be gone.
+    for _ in 0..2 {
+        cx.chunks(3)?;
+        cx.a.settle()?;
+        cx.a.cut();
+        cx.subject.event(FACTS);
+        cx.a.welcome()?;
+    }
+    cx.chunks(2)?;
+    cx.a.settle()?;
+    let seen = cx.a.seen(Lane::Bulk);
+    cx.a.cut();
+    cx.a.meet()?;
+    let first = cx.a.head(Lane::Bulk)?.first_seq;
+    cx.a.greet(&[(Lane::Bulk, place(LogVerdict::ServerBehind, 1))])?;
+    cx.a.pump("HEL-029: what is held, again", |station| {
+        station.came.contains(&(Lane::Bulk, seen))
+    })?;
+    let jumps = cx.a.shelf(Lane::Bulk)?.jumps.clone();
+    match jumps.as_slice() {
+        [] => equal!(cx.a.came[0], (Lane::Bulk, 1), "HEL-029: the first chunk that came"),
+        [jump] => {
+            let lost = JumpCause::Lost(LossReason::ServerRolledBack);
+            equal!(jump.cause, lost, "HEL-028: the cause of the Jump");
+            equal!((jump.from_seq, jump.to_seq + 1), (1, first), "HEL-028: the hole up to the held");
+        }
+        jumps => return Err(format!("HEL-028: {} Jumps", jumps.len()).into()),
+    }
+    Ok(())
+}
+
+/// Sends the sensor from one server to the other.
+fn drain(from: &mut Station) -> Checked {
+    from.settle()?;
+    from.link()?.send(Draining { retry_after_ms: 100 });
+    from.expect_close("DLV-017: Draining")?;
+    Ok(())
+}
+
+/// The one Jump of a lane that another server's share makes.
+fn jump_of(station: &Station, lane: Lane) -> Option<Jump> {
+    station.shelf(lane).ok()?.jumps.last().cloned()
+}
+
+fn a_sensor_moves_and_comes_back(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.chunks(4)?;
+    cx.assign_to_b();
+    drain(&mut cx.a)?;
+    let (a, stored) = (cx.a.id, cx.a.seen(Lane::Bulk));
+    cx.b.meet()?;
+    let head = cx.b.head(Lane::Bulk)?.clone();
+    equal!(head.log, cx.a.log(Lane::Bulk)?, "HEL-030: the log");
+    let runs: Vec<(Id, u64, u64)> =
+        head.elsewhere.0.iter().map(|run| (run.server, run.from_seq, run.to_seq)).collect();
+    equal!(runs, vec![(a, 1, stored)], "HEL-005: who acknowledged what");
+    cx.b.greet(&[(Lane::Bulk, place(LogVerdict::New, 1))])?;
+    cx.subject.event(FACTS);
+    cx.b.pump("HEL-030: a chunk at the other server", |station| {
+        station.came.iter().any(|(lane, _)| *lane == Lane::Bulk)
+    })?;
+    let jump = jump_of(&cx.b, Lane::Bulk).ok_or("HEL-030: no Jump over what the first one has")?;
+    equal!(jump.cause, JumpCause::StoredElsewhere(a), "HEL-030: the cause of the Jump");
+    equal!(jump.from_seq, 1, "HEL-030: where the Jump begins");
+    ensure!(jump.to_seq <= stored, "JMP-005: a Jump to {}, {stored} is stored", jump.to_seq);
+    let known = cx.a.shelf(Lane::Bulk)?.chains.get(&jump.to_seq).copied();
+    equal!(Some(jump.chain_at_to), known, "JMP-001: the chain in the Jump");
+    cx.subject.event(FACTS);
+    let seen = cx.b.seen(Lane::Bulk);
+    cx.b.pump("more chunks at the other server", |station| station.seen(Lane::Bulk) > seen)?;
+    // And back.
+    cx.assign_to_a();
+    drain(&mut cx.b)?;
+    cx.a.meet()?;
+    let runs = cx.a.head(Lane::Bulk)?.elsewhere.0.len();
+    equal!(runs, 2, "HEL-005: runs after a move");
+    cx.a.answers.credit[0] = Credit { ..AMPLE };
+    cx.a.greet(&[])?;
+    cx.chunks(2)?;
+    if let Some(jump) = jump_of(&cx.a, Lane::Bulk) {
+        equal!(jump.cause, JumpCause::StoredElsewhere(cx.b.id), "HEL-031: the cause of the Jump");
+        let known = cx.b.shelf(Lane::Bulk)?.chains.get(&jump.to_seq).copied();
+        equal!(Some(jump.chain_at_to), known, "HEL-031: the chain in the Jump");
+    }
+    let reasons: Vec<_> = cx.registration.known().asked.iter().map(|(_, asked)| asked.reason).collect();
+    use crate::wire::method::AssignReason;
+    let expected = vec![AssignReason::First, AssignReason::Draining, AssignReason::Draining];
+    equal!(reasons, expected, "REG-011: why Registration was asked");
+    all_is_stored(cx)
+}
+
+/// Over both servers every chunk is there, and none has two contents.
+fn all_is_stored(cx: &Context) -> Checked {
+    let (a, b) = (cx.a.shelf(Lane::Bulk)?, &cx.b.shelves);
+    let b = b.get(&cx.a.log(Lane::Bulk)?).ok_or("the other server has nothing of the log")?;
+    for seq in 1..=a.seen() {
+        match (a.chunks.get(&seq), b.chunks.get(&seq)) {
+            (None, None) => return Err(Stop::Fail(format!("HEL-031: chunk {seq} is nowhere"))),
+            (Some(here), Some(there)) if here != there => {
+                return Err(Stop::Fail(format!("LOG-003: chunk {seq} differs at two servers")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
