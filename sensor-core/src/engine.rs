@@ -142,7 +142,8 @@ impl Engine<'_> {
     }
 
     fn handle_resync(&mut self, now: Now, resync: &Resync) {
-        if resync.lane != Lane::Bulk || resync.at_seq < self.recorder.segment_seq() {
+        let is_past = resync.at_seq < self.recorder.segment_seq();
+        if resync.lane != Lane::Bulk || is_past || cfg!(mutant = "resync_ignored") {
             self.recorder.stats.resyncs_ignored += 1;
             return;
         }
@@ -152,6 +153,7 @@ impl Engine<'_> {
     /// A segment is due: at once, or a while after the last that was begun for a server.
     fn request_resync(&mut self, now: Now) {
         let earliest_ns = self.resynced_ns.map_or(0, |last| last + nanoseconds(RESYNC_MS_MIN));
+        let earliest_ns = if cfg!(mutant = "resync_each_time") { 0 } else { earliest_ns };
         self.resync_due_ns = Some(earliest_ns.max(now.monotonic_ns));
         self.resync_when_due(now);
     }
@@ -176,7 +178,9 @@ impl Engine<'_> {
         let (reason, served) = self.session.handle_disconnected();
         self.registrar.handle_lost(now, reason, served);
         self.calls.clear();
-        if served != Served::Nothing && self.config.memory == Memory::Disk {
+        let is_spooled =
+            self.config.memory == Memory::Disk && !cfg!(mutant = "segment_goes_on");
+        if served != Served::Nothing && is_spooled {
             // What is spooled during an outage must decode by itself.
             self.recorder.request_segment();
         }

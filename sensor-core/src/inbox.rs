@@ -9,6 +9,8 @@
 //! They stay with the server, which sends them again after a Hello; the sensor says one as soon as
 //! its inbox is empty.
 
+use core::cmp::Ordering;
+
 use heapless::Vec;
 use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
 
@@ -74,12 +76,17 @@ impl Inbox {
         if self.entries.iter().any(|entry| entry.command.number == command.number) {
             return Receipt::Repeated;
         }
-        if self.is_turning_away || self.entries.is_full() {
+        let is_turning = self.is_turning_away && !cfg!(mutant = "turned_away_overtaken");
+        if is_turning || self.entries.is_full() {
             self.is_turning_away = true;
             return Receipt::TurnedAway;
         }
         let highest = self.entries.iter().map(|entry| entry.command.number).max().max(self.last);
-        let is_stale = highest.is_some_and(|highest| command.number <= highest);
+        let is_stale = highest.is_some_and(|highest| match command.number.cmp(&highest) {
+            Ordering::Less => !cfg!(mutant = "command_number_reset"),
+            Ordering::Equal => !cfg!(mutant = "command_run_twice"),
+            Ordering::Greater => false,
+        });
         let stage = if is_stale { Stage::Over(Outcome::Refused) } else { Stage::Received };
         let expires_ns = now.after_ms(command.expires_after_ms);
         // There is room, as was seen above.
@@ -99,7 +106,9 @@ impl Inbox {
 
     /// What the shell is to do next.
     pub(crate) fn poll(&mut self, now: Now) -> Option<Work> {
-        let expired = |entry: &Entry| entry.expires_ns <= now.monotonic_ns;
+        let expired = |entry: &Entry| {
+            entry.expires_ns <= now.monotonic_ns && !cfg!(mutant = "expired_command_run")
+        };
         let waiting = |entry: &&mut Entry| {
             matches!(entry.stage, Stage::Received | Stage::Accepted) && expired(entry)
         };

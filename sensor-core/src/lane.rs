@@ -178,14 +178,22 @@ impl<'a> LaneLink<'a> {
             // A server that stands within the hole is told of what is still to come alone.
             return Next::Jump(Hole { from_seq: self.cursor, ..hole });
         }
-        if self.cursor > outbox.sendable_seq() || self.cursor > self.credit.limit_seq {
+        if self.cursor > outbox.sendable_seq() || self.cursor > self.last_permitted() {
             return Next::Nothing;
         }
         Next::Chunk(self.cursor)
     }
 
+    /// The last sequence within the credit.
+    fn last_permitted(&self) -> u64 {
+        self.credit.limit_seq + u64::from(cfg!(mutant = "sensor_credit_off_by_one"))
+    }
+
     /// Whether `bytes` more stay within the credit.
     pub(crate) fn permits(&self, bytes: usize) -> bool {
+        if cfg!(mutant = "credit_of_bytes_ignored") {
+            return true;
+        }
         self.tip().bytes_after.saturating_add(bytes as u64) <= self.credit.limit_bytes
     }
 
@@ -198,7 +206,7 @@ impl<'a> LaneLink<'a> {
     pub(crate) fn sent_chunk(&mut self, now: Now, lane: Lane, position: Position, bytes: usize) {
         let bytes_after = self.tip().bytes_after + bytes as u64;
         self.advance(now, Flight { position, bytes_after });
-        if position.seq.is_multiple_of(CHAIN_MARK_CHUNKS) {
+        if position.seq.is_multiple_of(CHAIN_MARK_CHUNKS) && !cfg!(mutant = "mark_unsaid") {
             self.mark = Some(ChainMark { lane, seq: position.seq, chain: position.chain });
         }
     }
@@ -224,8 +232,11 @@ impl<'a> LaneLink<'a> {
         now: Now,
         ack: &Ack,
     ) -> Result<Option<Position>, PeerFault> {
-        if ack.stored_seq >= self.cursor {
+        if ack.stored_seq >= self.cursor && !cfg!(mutant = "false_ack_accepted") {
             return Err(PeerFault::BeyondSent);
+        }
+        if cfg!(mutant = "credit_taken_back") {
+            self.credit = ack.credit;
         }
         self.credit.limit_seq = self.credit.limit_seq.max(ack.credit.limit_seq);
         self.credit.limit_bytes = self.credit.limit_bytes.max(ack.credit.limit_bytes);
@@ -244,7 +255,9 @@ impl<'a> LaneLink<'a> {
 
     /// The server wants `next_seq` again: the cursor goes back to it.
     pub(crate) fn handle_nack(&mut self, now: Now, nack: &Nack) -> Result<(), PeerFault> {
-        if self.episode.is_some_and(|known| nack.episode <= known) {
+        let is_old = self.episode.is_some_and(|known| nack.episode <= known);
+        let is_old = is_old && !cfg!(mutant = "old_episode_accepted");
+        if is_old || cfg!(mutant = "nack_ignored") {
             return Ok(());
         }
         if nack.next_seq == 0 || nack.next_seq > self.cursor {
@@ -262,7 +275,7 @@ impl<'a> LaneLink<'a> {
         }
         self.cursor = self.tip().position.seq + 1;
         self.mark = None;
-        let is_wait = nack.retry_after_ms > 0;
+        let is_wait = nack.retry_after_ms > 0 && !cfg!(mutant = "retry_after_ignored");
         self.retry_at_ns = is_wait.then(|| now.after_ms(u64::from(nack.retry_after_ms)));
         self.progress_ns = now.monotonic_ns;
         Ok(())

@@ -435,7 +435,8 @@ impl<'a> Press<'a> {
 
     fn seal(&mut self, now: Now, table: &Table<'_>, outbox: &mut Outbox<'_>) {
         let seq = outbox.current().made.seq + 1;
-        let Some(sealed) = self.chunker.seal(now, seq, table.digest()) else { return };
+        let digest = table.digest() ^ u64::from(cfg!(mutant = "digest_wrong"));
+        let Some(sealed) = self.chunker.seal(now, seq, digest) else { return };
         let bytes = self.chunker.sealed(&sealed);
         if sealed.flags.has(ChunkFlags::KEYFRAME) {
             self.keyframe_bytes += bytes.len() as u64;

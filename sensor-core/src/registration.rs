@@ -231,7 +231,9 @@ impl Registrar {
     /// the beginning again.
     pub(crate) fn handle_lost(&mut self, now: Now, reason: Option<CloseReason>, served: Served) {
         let State::Connected { since_ns } = self.state else { return };
-        if let Some(CloseReason::Refused { code: Code::FENCED, retry_after_ms }) = reason {
+        if let Some(CloseReason::Refused { code: Code::FENCED, retry_after_ms }) = reason
+            && !cfg!(mutant = "fenced_moves")
+        {
             return self.wait_fenced(now, retry_after_ms);
         }
         if served == Served::Storing || now.is_past(since_ns, STABLE_MS) {
@@ -244,6 +246,10 @@ impl Registrar {
             self.failed_attempts += 1;
         }
         let (trouble, retry_after_ms) = match reason {
+            Some(CloseReason::Refused { .. }) if cfg!(mutant = "refusal_ignored") => (None, 0),
+            None if cfg!(mutant = "registration_asked_when_well") => {
+                (Some(AssignReason::Unreachable), 0)
+            }
             Some(CloseReason::Refused { retry_after_ms, .. }) => {
                 (Some(AssignReason::Refused), retry_after_ms)
             }

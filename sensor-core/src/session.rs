@@ -116,7 +116,11 @@ impl<'a> Session<'a> {
     /// The lanes in use, the urgent one first.
     fn lanes(&self) -> impl Iterator<Item = Lane> + use<> {
         let has_urgent = self.has_urgent;
-        Lane::BY_URGENCY.into_iter().filter(move |lane| has_urgent || *lane == Lane::Bulk)
+        let mut lanes = Lane::BY_URGENCY;
+        if cfg!(mutant = "bulk_lane_first") {
+            lanes.reverse();
+        }
+        lanes.into_iter().filter(move |lane| has_urgent || *lane == Lane::Bulk)
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -205,6 +209,9 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn handle_draining(&mut self, now: Now, retry_after_ms: u32) {
+        if cfg!(mutant = "draining_ignored") {
+            return;
+        }
         if let Some(connection) = self.connection_mut() {
             let until_ns = now.after_ms(DRAINING_MS_MAX);
             connection.stage = Stage::Draining { until_ns, retry_after_ms };

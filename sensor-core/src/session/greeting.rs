@@ -125,6 +125,7 @@ impl Session<'_> {
         let before = grant.next_seq.checked_sub(1).ok_or(PeerFault::OutOfPlace)?;
         self.links[index].set_credit(grant.credit);
         match grant.verdict {
+            _ if cfg!(mutant = "verdicts_ignored") => {}
             LogVerdict::SensorBehind => {
                 self.give_up(index, LogCause::RolledBack);
                 return Ok(());
@@ -242,7 +243,7 @@ impl Session<'_> {
 
     /// The server is at `known`, if its chain says so too.
     fn go_on(&mut self, now: Now, index: usize, known: Position, chain: Chain) {
-        if known.chain != chain {
+        if known.chain != chain && !cfg!(mutant = "sensor_fork_unnoticed") {
             if known.seq == 0 {
                 return self.close(CloseReason::Peer(PeerFault::NoAgreement));
             }

@@ -149,7 +149,8 @@ impl Runner<'_> {
 
     /// Hands the core the oldest log of an earlier start that still has something to send.
     pub(super) fn next_tail(&mut self, now: Now, lane: Lane) {
-        if let Some(tail) = self.spool.tail(lane) {
+        let tail = self.spool.tail(lane).filter(|_| !cfg!(mutant = "tail_forgotten"));
+        if let Some(tail) = tail {
             self.sensor.handle_tail(lane, Some(tail.into()));
             super::chunks::remind(&mut self.sensor, now, &self.spool, (lane, tail.log));
         }

@@ -163,15 +163,16 @@ fn run(log: &LogFolder, at: usize) -> usize {
 /// How many of the first files may go: all in them is safe, the acknowledged place lies in a later
 /// one.
 fn trimmable(log: &LogFolder) -> Option<usize> {
-    stored(log).filter(|count| log.segments[count - 1].last_seq <= log.progress.safe_seq)
+    let is_safe = |seq| seq <= log.progress.safe_seq || cfg!(mutant = "trimmed_before_acked");
+    stored(log).filter(|count| is_safe(log.segments[count - 1].last_seq))
 }
 
 /// How many of the first files hold nothing but what is stored.
 fn stored(log: &LogFolder) -> Option<usize> {
     let count = run(log, 0);
-    let is_stored =
-        log.segments.len() > count && log.segments[count - 1].last_seq < log.progress.acked.seq;
-    is_stored.then_some(count)
+    let is_last = log.segments.len() == count;
+    let is_stored = |seq| seq < log.progress.acked.seq || cfg!(mutant = "trimmed_before_acked");
+    (!is_last && is_stored(log.segments[count - 1].last_seq)).then_some(count)
 }
 
 /// The first file that holds something unstored, and how many must go with it; none that is
