@@ -178,8 +178,7 @@ impl Engine<'_> {
         let (reason, served) = self.session.handle_disconnected();
         self.registrar.handle_lost(now, reason, served);
         self.calls.clear();
-        let is_spooled =
-            self.config.memory == Memory::Disk && !cfg!(mutant = "segment_goes_on");
+        let is_spooled = self.config.memory == Memory::Disk && !cfg!(mutant = "segment_goes_on");
         if served != Served::Nothing && is_spooled {
             // What is spooled during an outage must decode by itself.
             self.recorder.request_segment();

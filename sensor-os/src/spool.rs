@@ -247,7 +247,9 @@ impl Spool {
         };
         match logs.old.back() {
             None => {}
-            Some(newest) if is_clean(newest) || cfg!(mutant = "log_reused") => logs.current = logs.old.pop_back(),
+            Some(newest) if is_clean(newest) || cfg!(mutant = "log_reused") => {
+                logs.current = logs.old.pop_back()
+            }
             Some(_) => self.was_clean = false,
         }
         for at in (0..logs.old.len()).rev() {

@@ -19,12 +19,7 @@ impl Runner<'_> {
     pub(super) fn accept(&mut self, now: Now, number: CommandNumber) {
         let Some(action) = self.sensor.action(number) else { return };
         let command = StoredCommand { number, action, state: CommandState::Accepted };
-        let saved = if cfg!(mutant = "command_number_in_memory") {
-            Ok(())
-        } else {
-            self.state.save_command(&command)
-        };
-        match saved {
+        match self.state.save_command(&command) {
             Ok(()) => {
                 self.sensor.handle_accepted(number);
                 self.command = Some(command);

@@ -61,6 +61,43 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("watermark_ahead", "stores that a lane stands one chunk further than it does"),
 ];
 
+/// The same of a sensor; those of the codec, which both ends use, stand in both lists.
+pub const SENSOR_MUTANTS: &[(&str, &str)] = &[
+    ("any_server_accepted", "speaks with any server of the CA, whatever its role and id"),
+    ("bulk_lane_first", "serves the bulk lane before the urgent one"),
+    ("command_number_reset", "accepts a command with a lower number than the last"),
+    ("command_run_twice", "runs a command again that comes again"),
+    ("credit_of_bytes_ignored", "counts no bytes"),
+    ("credit_taken_back", "lets an Ack lower its credit"),
+    ("digest_wrong", "says another digest than its rows have"),
+    ("draining_ignored", "stays with a server that is going away"),
+    ("expired_command_run", "runs a command whose time is over"),
+    ("false_ack_accepted", "believes an Ack of what it did not send"),
+    ("fenced_moves", "asks Registration for another server when it is fenced"),
+    ("log_reused", "goes on with a log after an unclean stop"),
+    ("mark_unsaid", "sends no ChainMark"),
+    ("nack_ignored", "does not send again what was not taken"),
+    ("old_episode_accepted", "goes back for a Nack of an old episode"),
+    ("oversize_frame_read", "reads the body of a frame beyond the bound"),
+    ("refusal_ignored", "comes back sooner than a refusal allows"),
+    ("registration_asked_when_well", "asks Registration whenever a session is lost"),
+    ("reserved_flags_ignored", "takes a frame with a flag that means nothing"),
+    ("resync_each_time", "begins a segment for every Resync"),
+    ("resync_ignored", "begins no segment for a Resync"),
+    ("retry_after_ignored", "sends again at once after a Nack"),
+    ("segment_goes_on", "begins no segment after a lost session"),
+    ("sensor_chain_over_body", "chains a chunk without its first bytes"),
+    ("sensor_credit_off_by_one", "sends one chunk beyond the credit"),
+    ("sensor_fork_unnoticed", "does not compare the server's chain with its own"),
+    ("skippable_kind_fatal", "ends the session at an unknown kind that may be skipped"),
+    ("tail_forgotten", "does not send what an unclean stop left"),
+    ("trailing_bytes_accepted", "takes bytes behind a message"),
+    ("trimmed_before_acked", "frees what nobody acknowledged"),
+    ("turned_away_overtaken", "takes a later command after it turned one away"),
+    ("unknown_kind_skipped", "skips an unknown kind that may not be skipped"),
+    ("verdicts_ignored", "goes on with a log that the server gave up"),
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -71,7 +108,9 @@ mod tests {
     /// Every `mutant = "name"` in the source of the product.
     fn built_in() -> BTreeSet<String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let mut folders = vec![root.join("protocol/src"), root.join("servers")];
+        let mut folders = ["protocol/src", "servers", "sensor-core/src", "sensor-os/src"]
+            .map(|name| root.join(name))
+            .to_vec();
         let mut found = BTreeSet::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().flatten() {
@@ -95,11 +134,19 @@ mod tests {
     fn the_list_is_what_is_built_in() {
         let mut built_in = built_in();
         built_in.retain(|name| !name.is_empty() && name != "name");
-        let listed: BTreeSet<String> = MUTANTS.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(listed.len(), MUTANTS.len(), "a name is listed twice");
+        let both = || MUTANTS.iter().chain(SENSOR_MUTANTS);
+        let listed: BTreeSet<String> = both().map(|(name, _)| (*name).to_owned()).collect();
         let unlisted: Vec<_> = built_in.difference(&listed).collect();
         let absent: Vec<_> = listed.difference(&built_in).collect();
-        assert!(unlisted.is_empty(), "in the source, and not in MUTANTS: {unlisted:?}");
-        assert!(absent.is_empty(), "in MUTANTS, and not in the source: {absent:?}");
+        assert!(unlisted.is_empty(), "in the source, and not in a list: {unlisted:?}");
+        assert!(absent.is_empty(), "in a list, and not in the source: {absent:?}");
+    }
+
+    #[test]
+    fn no_list_has_a_name_twice() {
+        for list in [MUTANTS, SENSOR_MUTANTS] {
+            let names: BTreeSet<&str> = list.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names.len(), list.len(), "a name is listed twice");
+        }
     }
 }

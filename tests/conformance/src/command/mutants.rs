@@ -1,5 +1,5 @@
-//! `lapwing-conformance mutants`: builds the server with one fault after the other and says which
-//! of them the cases find.
+//! `lapwing-conformance mutants`: builds the server or the sensor with one fault after the other and
+//! says which of them the cases find.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,15 +7,16 @@ use std::process::Command;
 use argh::FromArgs;
 use serde_json::{Value, json};
 
+use super::sensor;
 use super::server::{self, Place};
 use crate::bench::deployment::{CAPACITY, Deployment};
-use crate::bench::mutants::MUTANTS;
+use crate::bench::mutants::{MUTANTS, SENSOR_MUTANTS};
 use crate::cases::{self, Case};
-use crate::report::Verdict;
+use crate::report::{Report, Verdict};
 
-/// Builds this workspace's Detection server with one fault after the other and holds the cases
-/// against each: a fault that no case finds survives, and fails the run. The server without a fault
-/// comes first, and must pass.
+/// Builds this workspace's Detection server, or with `--role sensor` its sensor, with one fault after
+/// the other and holds the cases against each: a fault that no case finds survives, and fails the
+/// run. The one without a fault comes first, and must pass.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "mutants")]
 pub(super) struct Mutants {
@@ -31,10 +32,13 @@ pub(super) struct Mutants {
     /// only these cases, as for `server`
     #[argh(option)]
     cases: Option<String>,
-    /// a server that takes its mutant from LAPWING_MUTANT when it is started, instead of one build
+    /// a program that takes its mutant from LAPWING_MUTANT when it is started, instead of one build
     /// for each
     #[argh(option)]
     server: Option<PathBuf>,
+    /// what is built: server or sensor (default server)
+    #[argh(option, default = "String::from(\"server\")")]
+    role: String,
     /// write the table as JSON here
     #[argh(option)]
     report: Option<PathBuf>,
@@ -57,16 +61,17 @@ struct Judged {
 impl Mutants {
     pub(super) fn run(self) -> Result<bool, String> {
         if self.list {
-            MUTANTS.iter().for_each(|(name, says)| println!("{name}: {says}"));
+            self.known()?.iter().for_each(|(name, says)| println!("{name}: {says}"));
             return Ok(true);
         }
-        let cases = super::choose(cases::of_role("server"), self.cases.as_deref(), self.quick);
+        let cases = super::choose(cases::of_role(&self.role), self.cases.as_deref(), self.quick);
         let wanted = self.wanted()?;
         let clean = self.judge(("", "no fault"), &cases)?;
         if !clean.found_by.is_empty() {
-            return Err(format!("the server without a fault fails: {}", clean.found_by.join(", ")));
+            let found_by = clean.found_by.join(", ");
+            return Err(format!("the {} without a fault fails: {found_by}", self.role));
         }
-        println!("the server without a fault passes");
+        println!("the {} without a fault passes", self.role);
         let (mut judged, mut survived) = (Vec::new(), 0);
         for mutant in &wanted {
             let one = self.judge(*mutant, &cases)?;
@@ -88,49 +93,52 @@ impl Mutants {
         Ok(survived == 0)
     }
 
+    fn known(&self) -> Result<&'static [(&'static str, &'static str)], String> {
+        match self.role.as_str() {
+            "server" => Ok(MUTANTS),
+            "sensor" => Ok(SENSOR_MUTANTS),
+            other => Err(format!("--role: `{other}` is neither server nor sensor")),
+        }
+    }
+
     fn wanted(&self) -> Result<Vec<(&'static str, &'static str)>, String> {
-        let Some(only) = &self.only else { return Ok(MUTANTS.to_vec()) };
+        let known = self.known()?;
+        let Some(only) = &self.only else { return Ok(known.to_vec()) };
         let find = |name: &str| {
-            let found = MUTANTS.iter().find(|(known, _)| *known == name).copied();
+            let found = known.iter().find(|(known, _)| *known == name).copied();
             found.ok_or_else(|| format!("`{name}` is no mutant; --list names them"))
         };
         only.split(',').map(find).collect()
     }
 
     fn judge(&self, (name, says): (&str, &str), cases: &[Case]) -> Result<Judged, String> {
-        let server = match &self.server {
-            Some(server) => server.clone(),
+        let program = match &self.server {
+            Some(program) => program.clone(),
             None => self.build(name)?,
         };
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let made = Deployment::create(folder.path())?;
-        let command = format!(
-            "env LAPWING_MUTANT={name} '{}' '{}'",
-            server.display(),
-            made.config().display()
-        );
-        let place = Place {
-            console: Some(made.console),
-            identities: Some(made.lent()),
-            capacity: Some(CAPACITY),
-            server_cmd: Some(command),
-            ..Place::of(made.sensors, made.folder.join("ca.pem"), made.token.clone())
+        let command = format!("env LAPWING_MUTANT={name} '{}'", program.display());
+        let report = match self.role.as_str() {
+            "sensor" => sensor::hold(command, cases, 8, None, |_| {}),
+            _ => against_server(&command, cases)?,
         };
-        let report = server::hold(place, cases, 8, None, |_| {})?;
         let failed = report.cases.into_iter().filter(|case| case.verdict == Verdict::Fail);
         let found_by = failed.map(|case| case.name).collect();
         Ok(Judged { name: name.into(), says: says.into(), found_by })
     }
 
-    /// Builds the server with that fault: of the workspace only our own crates are built again.
+    /// Builds the program with that fault: of the workspace only our own crates are built again.
     fn build(&self, name: &str) -> Result<PathBuf, String> {
+        let (package, example) = match self.role.as_str() {
+            "sensor" => ("lapwing-sensor-os", "shim"),
+            _ => ("lapwing-detection", "detection"),
+        };
         let target = match &self.target_dir {
             Some(target) => target.clone(),
             None => self.workspace.join("target/mutants"),
         };
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "lapwing-detection", "--example", "detection"])
+            .args(["build", "--quiet", "--package", package, "--example", example])
             .arg("--target-dir")
             .arg(&target)
             .env("LAPWING_MUTANT", name)
@@ -138,11 +146,25 @@ impl Mutants {
             .status()
             .map_err(|error| format!("cannot run cargo: {error}"))?;
         if !status.success() {
-            return Err(format!("the server with the mutant `{name}` does not build"));
+            return Err(format!("the {} with the mutant `{name}` does not build", self.role));
         }
-        let built = target.join("debug/examples/detection");
+        let built = target.join("debug/examples").join(example);
         built.canonicalize().map_err(|error| format!("{}: {error}", built.display()))
     }
+}
+
+/// A deployment of its own for a server that takes its configuration file as its last argument.
+fn against_server(command: &str, cases: &[Case]) -> Result<Report, String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let made = Deployment::create(folder.path())?;
+    let place = Place {
+        console: Some(made.console),
+        identities: Some(made.lent()),
+        capacity: Some(CAPACITY),
+        server_cmd: Some(format!("{command} '{}'", made.config().display())),
+        ..Place::of(made.sensors, made.folder.join("ca.pem"), made.token.clone())
+    };
+    server::hold(place, cases, 8, None, |_| {})
 }
 
 fn table(judged: &[Judged]) -> Value {

@@ -85,7 +85,6 @@ impl Registration {
     }
 
     /// What it knows and heard.
-    #[must_use]
     pub fn known(&self) -> MutexGuard<'_, Known> {
         self.desk.known()
     }
@@ -180,7 +179,8 @@ fn assign(desk: &Desk, link: &Link, body: &[u8]) -> Result<(u16, Vec<u8>), Strin
     if identity.id != desk.sensor || identity.role != "sensor" {
         return Err(format!("PLN-003: {identity} asks to be assigned"));
     }
-    let asked = AssignRequest::from_bytes(body).map_err(|error| format!("AssignRequest: {error}"))?;
+    let asked =
+        AssignRequest::from_bytes(body).map_err(|error| format!("AssignRequest: {error}"))?;
     let mut known = desk.known();
     known.asked.push((Instant::now(), asked));
     Ok(match &known.assignment {

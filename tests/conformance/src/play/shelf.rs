@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 
 use crate::crypto::chain;
-use crate::wire::chunk::{
-    CHUNK_BYTES_MAX, Chunk, KEYFRAME, KEYFRAME_LAST, SELF_CONTAINED, URGENT,
-};
+use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk, KEYFRAME, KEYFRAME_LAST, SELF_CONTAINED, URGENT};
 use crate::wire::decode::{Lane as Decoder, Said};
 use crate::wire::message::{Chain, Id, Jump, Lane, LogCause, LogHead, LogParent};
-use crate::wire::op::Value;
+use crate::wire::op::{Text, Value};
 use crate::wire::primitive::{Reader, Wire as _};
 
 /// LIM-012.
 const CHUNK_FACTS_MAX: u64 = 1_024;
+/// LIM-020.
+const VALUE_BYTES_MAX: usize = 4_096;
 
 /// A log, as far as it was seen.
 pub struct Shelf {
@@ -151,10 +151,15 @@ impl Shelf {
             return Ok(()); // what it builds upon was not seen
         }
         let said = self.decoder.read(chunk);
-        let said = said.map_err(|error| format!("DLV-010: chunk {seq} does not decode: {error}"))?;
+        let said =
+            said.map_err(|error| format!("DLV-010: chunk {seq} does not decode: {error}"))?;
         self.decoded = seq;
         if chunk.count > CHUNK_FACTS_MAX && !said.iter().any(|op| matches!(op, Said::Dropped(..))) {
             return Err(format!("LIM-012: chunk {seq} has {} facts", chunk.count));
+        }
+        if let Some(length) = said.iter().flat_map(lengths).find(|length| *length > VALUE_BYTES_MAX)
+        {
+            return Err(format!("LIM-020: a value of {length} bytes in chunk {seq}"));
         }
         let is_stated = self.lane == Lane::Bulk && chunk.flags & (KEYFRAME | URGENT) == 0;
         let digest = (self.decoder.digest() as u32).to_le_bytes();
@@ -219,9 +224,25 @@ impl Shelf {
         })
     }
 
+    /// The slots of the table that hold a row.
+    #[must_use]
+    pub fn slots(&self) -> Vec<u64> {
+        self.decoder.rows.keys().copied().collect()
+    }
+
     /// Facts that the log tells of, between the indices it covers.
     #[must_use]
     pub fn facts(&self) -> u64 {
         self.indexes.last_key_value().map_or(0, |(_, index)| index - 1)
     }
+}
+
+/// The lengths of the strings that an op says.
+fn lengths(op: &Said) -> Vec<usize> {
+    let (Said::Row { fields, .. } | Said::Event { fields, .. }) = op else { return Vec::new() };
+    let length = |value: &Value| match value {
+        Value::Text(Text::Full(bytes)) => Some(bytes.len()),
+        _ => None,
+    };
+    fields.values().filter_map(length).collect()
 }

@@ -4,6 +4,9 @@
 //! Not here: when to acknowledge, refuse or cut, unless `answers` says so; the cases choose. What
 //! was seen of a log outlives the session (`shelf.rs`).
 
+mod judge;
+mod say;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -17,11 +20,10 @@ use super::wait;
 use crate::crypto::authority::{Authority, Usage};
 use crate::crypto::identity::{Credentials, Identity, hex};
 use crate::crypto::tls::{self, Clients};
-use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk};
+use crate::wire::chunk::Chunk;
 use crate::wire::frame::Frame;
 use crate::wire::message::{
-    Ack, Chain, ChainMark, Command, CommandNumber, Credit, Hello, HelloAck, Id, Jump, Lane,
-    LogGrant, LogHead, LogVerdict, Message, Nack, NackReason, Ping, Reply,
+    Chain, ChainMark, Credit, Hello, Id, Jump, Lane, LogHead, LogVerdict, Message, Ping, Reply,
 };
 use crate::wire::primitive::{Reader, Wire as _};
 
@@ -65,8 +67,10 @@ pub struct Answers {
     pub acks: [bool; 2],
     /// Answers a Hello within a session.
     pub greets: bool,
-    /// Raises the credit of a lane with each acknowledgement.
+    /// The credit of each lane, said with HelloAck and each Ack.
     pub credit: [Credit; 2],
+    /// Rows that it has room for.
+    pub rows_max: u32,
 }
 
 /// The server.
@@ -118,7 +122,12 @@ impl Station {
         Ok(Self {
             id,
             address,
-            answers: Answers { acks: [true; 2], greets: true, credit: [AMPLE; 2] },
+            answers: Answers {
+                acks: [true; 2],
+                greets: true,
+                credit: [AMPLE; 2],
+                rows_max: 65_536,
+            },
             shelves: BTreeMap::new(),
             hello: None,
             hellos: 0,
@@ -206,123 +215,6 @@ impl Station {
     /// There is none.
     pub fn link(&mut self) -> Result<&mut Link, String> {
         self.link.as_mut().ok_or_else(|| "there is no session".into())
-    }
-
-    // --- What it says.
-
-    /// Answers the Hello; `places` say of a lane what the shelves do not.
-    ///
-    /// # Errors
-    /// There was no Hello.
-    pub fn greet(&mut self, places: &[(Lane, Place)]) -> Result<(), String> {
-        let ack = self.hello_ack(places)?;
-        self.link()?.send(ack);
-        Ok(())
-    }
-
-    /// The answer to the Hello, which counts as given.
-    ///
-    /// # Errors
-    /// There was no Hello.
-    pub fn hello_ack(&mut self, places: &[(Lane, Place)]) -> Result<HelloAck, String> {
-        let hello = self.hello.clone().ok_or("there was no Hello")?;
-        let mut logs = Vec::new();
-        for head in &hello.logs {
-            let asked = places.iter().find(|(lane, _)| *lane == head.lane).map(|(_, place)| *place);
-            let shelf = self.shelves.get(&head.log);
-            let stored = shelf.map_or(0, |shelf| shelf.stored);
-            let place = asked.unwrap_or(Place {
-                verdict: if stored > 0 { LogVerdict::Resume } else { LogVerdict::New },
-                next_seq: stored + 1,
-                chain: None,
-            });
-            let before = place.next_seq - 1;
-            let known = shelf.and_then(|shelf| shelf.chains.get(&before)).copied();
-            let index = shelf.and_then(|shelf| shelf.indexes.get(&before)).copied();
-            let credit = self.answers.credit[head.lane as usize].clone();
-            let ends = matches!(place.verdict, LogVerdict::SensorBehind | LogVerdict::Forked);
-            self.granted[head.lane as usize] = (!ends).then_some(Granted {
-                log: head.log,
-                credit: credit.clone(),
-                expect: place.next_seq,
-                counted: (before, 0),
-                mark: None,
-                episode: 0,
-            });
-            logs.push(LogGrant {
-                lane: head.lane,
-                log: head.log,
-                verdict: place.verdict,
-                next_seq: place.next_seq,
-                next_index: index.unwrap_or(1),
-                chain: place.chain.or(known).unwrap_or([0xee; 32]),
-                credit,
-            });
-        }
-        (self.is_greeted, self.epoch) = (true, self.epoch + 1);
-        Ok(HelloAck {
-            version: 1,
-            capabilities: Vec::new(),
-            server: self.id,
-            name: "played".into(),
-            session_epoch: self.epoch,
-            server_ms: 1_795_496_400_000,
-            receive_bytes_max: CHUNK_BYTES_MAX as u32 + 256,
-            rows_max: 65_536,
-            logs,
-        })
-    }
-
-    /// Acknowledges a lane up to `stored`, with the credit of `answers`.
-    ///
-    /// # Errors
-    /// There is no session.
-    pub fn ack(&mut self, lane: Lane, stored_seq: u64, safe_seq: u64) -> Result<(), String> {
-        let credit = self.answers.credit[lane as usize].clone();
-        if let Some(granted) = &mut self.granted[lane as usize] {
-            granted.credit.limit_seq = granted.credit.limit_seq.max(credit.limit_seq);
-            granted.credit.limit_bytes = granted.credit.limit_bytes.max(credit.limit_bytes);
-            if let Some(shelf) = self.shelves.get_mut(&granted.log) {
-                shelf.stored = shelf.stored.max(stored_seq);
-            }
-        }
-        self.link()?.send(Ack { lane, stored_seq, safe_seq, credit });
-        Ok(())
-    }
-
-    /// Asks for `next_seq` again, with a new episode. When it was said is the answer.
-    ///
-    /// # Errors
-    /// There is no session.
-    pub fn nack(
-        &mut self,
-        lane: Lane,
-        next_seq: u64,
-        reason: NackReason,
-        retry_after_ms: u32,
-    ) -> Result<Instant, String> {
-        let granted = self.granted[lane as usize].as_mut().ok_or("the lane has no log")?;
-        granted.episode += 1;
-        (granted.expect, granted.mark) = (next_seq, None);
-        let episode = granted.episode;
-        let said = Instant::now();
-        self.link()?.send(Nack { lane, next_seq, episode, reason, retry_after_ms });
-        Ok(said)
-    }
-
-    /// Sends a command.
-    ///
-    /// # Errors
-    /// There is no session.
-    pub fn command(
-        &mut self,
-        number: (u64, u64),
-        action: crate::wire::message::Action,
-        expires_after_ms: u64,
-    ) -> Result<(), String> {
-        let number = CommandNumber { issuer: number.0, seq: number.1 };
-        self.link()?.send(Command { number, expires_after_ms, action });
-        Ok(())
     }
 
     // --- What comes.
@@ -421,11 +313,11 @@ impl Station {
     }
 
     fn take_hello(&mut self, hello: Hello) -> Result<(), String> {
-        judge_hello(&hello)?;
+        judge::hello(&hello)?;
         for head in &hello.logs {
             let new = || Shelf::new(&self.deployment, &self.sensor, head);
             let shelf = self.shelves.entry(head.log).or_insert_with(new);
-            judge_head(head, shelf)?;
+            judge::head(head, shelf)?;
         }
         self.granted = [None, None];
         (self.hello, self.hellos) = (Some(hello), self.hellos + 1);
@@ -548,55 +440,6 @@ impl Station {
     pub fn outcomes(&self) -> Vec<(u64, u64, u64)> {
         self.shelves.values().flat_map(Shelf::outcomes).collect()
     }
-}
-
-/// HEL-002 to HEL-006, VER-004, VER-005.
-fn judge_hello(hello: &Hello) -> Result<(), String> {
-    if hello.version_min > 1 || hello.version_max < 1 {
-        return Err(format!("VER-004: {} to {}", hello.version_min, hello.version_max));
-    }
-    if !hello.capabilities.is_empty() {
-        return Err("VER-005: a capability that version 1 does not define".into());
-    }
-    for text in [&hello.agent, &hello.name, &hello.os] {
-        if text.len() > 255 || text.chars().any(char::is_control) {
-            return Err(format!("HEL-006: {text:?}"));
-        }
-    }
-    if hello.receive_bytes_max < 512 {
-        return Err(format!("HEL-006: receive_bytes_max {}", hello.receive_bytes_max));
-    }
-    let lanes: Vec<Lane> = hello.logs.iter().map(|head| head.lane).collect();
-    if lanes.is_empty() || lanes.len() > 2 || (lanes.len() == 2 && lanes[0] == lanes[1]) {
-        return Err(format!("HEL-002: logs of {lanes:?}"));
-    }
-    Ok(())
-}
-
-/// HEL-004, HEL-005, CHN-001.
-fn judge_head(head: &LogHead, shelf: &Shelf) -> Result<(), String> {
-    let LogHead { first_seq, next_seq, acked_seq, .. } = *head;
-    if first_seq == 0 || first_seq > next_seq || acked_seq >= next_seq {
-        return Err(format!("HEL-004: {head:?}"));
-    }
-    if first_seq > acked_seq + 1 {
-        return Err(format!("DLV-006: {first_seq} is held first, {acked_seq} is acknowledged"));
-    }
-    if shelf.chains.get(&acked_seq).is_some_and(|chain| *chain != head.acked_chain) {
-        return Err(format!("CHN-001: the chain at {acked_seq} in Hello is another"));
-    }
-    let runs = &head.elsewhere.0;
-    let mut last = 0;
-    for run in runs {
-        if run.from_seq <= last || run.to_seq < run.from_seq || run.to_seq > acked_seq {
-            return Err(format!("HEL-005: {runs:?} of {acked_seq} acknowledged"));
-        }
-        last = run.to_seq;
-    }
-    if runs.len() > 8 {
-        return Err(format!("HEL-005: {} runs", runs.len()));
-    }
-    Ok(())
 }
 
 /// A server's configuration with other credentials than its own.

@@ -134,6 +134,11 @@ mod tests {
         every_requirement_has_a_case("server");
     }
 
+    #[test]
+    fn every_requirement_of_a_sensor_has_a_case() {
+        every_requirement_has_a_case("sensor");
+    }
+
     fn every_requirement_has_a_case(role: &str) {
         let mut wrong = Vec::new();
         for Coverage { statement, cases, not_observable } in coverage(role) {

@@ -80,6 +80,7 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("HEL-036", Both),
     ("HEL-037", Both),
     ("HEL-038", Both),
+    ("HEL-039", Server),
     ("HEL-040", Server),
     ("LOG-001", Both),
     ("LOG-002", Both),
@@ -256,5 +257,61 @@ pub const UNSEEN: &[(&str, &str, &str)] = &[
         "server",
         "a reply of more than 8 MiB needs a store of some hundred thousand facts; no sensor can \
          ask for one",
+    ),
+    (
+        "HEL-038",
+        "sensor",
+        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
+         filling it takes hours",
+    ),
+    (
+        "JMP-006",
+        "sensor",
+        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
+         filling it takes hours",
+    ),
+    (
+        "JMP-008",
+        "sensor",
+        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
+         filling it takes hours",
+    ),
+    (
+        "JMP-009",
+        "sensor",
+        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
+         filling it takes hours",
+    ),
+    (
+        "ENC-011",
+        "sensor",
+        "a string that is told and did not fit shows as a chunk that does not decode, which every \
+         case judges; how room is left cannot be seen",
+    ),
+    ("MOD-004", "sensor", "what the operating system gave the sensor is not known to the harness"),
+    (
+        "MOD-005",
+        "sensor",
+        "a value that is cut or could not be read cannot be had by asking for facts",
+    ),
+    (
+        "CAL-005",
+        "sensor",
+        "a sensor makes no call on a session, so that none of its own can end with one",
+    ),
+    ("LIM-011", "sensor", "no number that a run reaches makes a header of more than 56 bytes"),
+    ("LIM-021", "sensor", "a row beyond the bound cannot be had by asking for facts"),
+    ("LIM-022", "sensor", "a key beyond the bound cannot be had by asking for facts"),
+    (
+        "LIM-031",
+        "sensor",
+        "a segment of 32 times its keyframe takes megabytes of facts, more or less by sensor",
+    ),
+    ("LIM-032", "sensor", "a segment ends by this bound and LIM-031 together"),
+    ("LIM-033", "sensor", "a segment of a day's age takes a day"),
+    (
+        "HEL-039",
+        "server",
+        "a finding is told to the server's own operator; no case reads findings from a console yet",
     ),
 ];

@@ -311,7 +311,11 @@ impl Lane {
                 row.fields.extend(fields);
                 self.resolve(slot)
             }
-            _ => self.taken(slot, self_contained),
+            _ => {
+                // ENC-008: one that carries its key can be read without the row.
+                let carries = self.model(kind)?.keys().all(|key| fields.contains_key(&key));
+                self.taken(slot, self_contained || carries)
+            }
         }
     }
 

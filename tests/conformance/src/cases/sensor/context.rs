@@ -3,6 +3,7 @@
 //! Invariant: two cases share nothing but the command, so that they can run beside each other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::RootCertStore;
 use sha2::{Digest as _, Sha256};
@@ -64,8 +65,7 @@ impl Context {
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
         let authority =
             Arc::new(Authority::create("conformance").map_err(|error| error.to_string())?);
-        let roots =
-            tls::roots(&authority.certificate_der).map_err(|error| error.to_string())?;
+        let roots = tls::roots(&authority.certificate_der).map_err(|error| error.to_string())?;
         let (deployment, sensor, token) = (id("deployment"), id("sensor"), hex(&id("token")));
         let registration = Registration::open(
             &authority,
@@ -115,6 +115,19 @@ impl Context {
         Ok(())
     }
 
+    /// Kills the sensor where it runs and starts it again. What it had begun to dial is forgotten.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn restart(&mut self) -> Result<(), Stop> {
+        self.subject.kill();
+        for station in [&mut self.a, &mut self.b] {
+            station.cut();
+            while station.is_wanted_within(Duration::ZERO) {}
+        }
+        self.subject.start().map_err(Stop::Fail)
+    }
+
     /// Has `count` more chunks of the bulk lane made and taken at `a`.
     ///
     /// # Errors
@@ -151,9 +164,5 @@ impl Context {
 pub const FACTS: u64 = 20;
 
 fn assignment(station: &Station) -> Assignment {
-    Assignment {
-        server: station.id,
-        name: "played".into(),
-        address: station.address.to_string(),
-    }
+    Assignment { server: station.id, name: "played".into(), address: station.address.to_string() }
 }

@@ -77,10 +77,8 @@ fn kill_9_loses_nothing_that_was_sent(cx: &mut Context) -> Checked {
     cx.a.settle()?;
     let old = [cx.a.log(Lane::Bulk)?, cx.a.log(Lane::Urgent).unwrap_or_default()];
     let seen = [cx.a.seen(Lane::Bulk), cx.a.seen(Lane::Urgent)];
-    cx.subject.kill();
-    cx.a.cut();
     cx.a.answers.acks = [true; 2];
-    cx.subject.start()?;
+    cx.restart()?;
     cx.a.meet()?;
     let lanes = if has_urgent { &[Lane::Bulk, Lane::Urgent][..] } else { &[Lane::Bulk][..] };
     for lane in lanes {
@@ -119,9 +117,7 @@ fn a_log_is_not_used_again_after_kill_9(cx: &mut Context) -> Checked {
     cx.chunks(3)?;
     cx.a.settle()?;
     let (old, seen) = (cx.a.log(Lane::Bulk)?, cx.a.seen(Lane::Bulk));
-    cx.subject.kill();
-    cx.a.cut();
-    cx.subject.start()?;
+    cx.restart()?;
     cx.a.meet()?;
     let made = {
         let head = cx.a.head(Lane::Bulk)?;
@@ -146,9 +142,7 @@ fn three_kills_in_a_row(cx: &mut Context) -> Checked {
     cx.a.settle()?;
     let (old, seen) = (cx.a.log(Lane::Bulk)?, cx.a.seen(Lane::Bulk));
     for _ in 0..3 {
-        cx.subject.kill();
-        cx.a.cut();
-        cx.subject.start()?;
+        cx.restart()?;
         cx.a.welcome()?;
         equal!(cx.a.log(Lane::Bulk)?, old, "HEL-032: the log that is sent first");
         cx.subject.event(FACTS);
@@ -180,9 +174,8 @@ fn a_stop_loses_nothing(cx: &mut Context) -> Checked {
     cx.a.settle()?;
     let (old, seen) = (cx.a.log(Lane::Bulk)?, cx.a.seen(Lane::Bulk));
     cx.subject.stop()?;
-    cx.a.cut();
     cx.a.answers.acks[0] = true;
-    cx.subject.start()?;
+    cx.restart()?;
     cx.a.welcome()?;
     equal!(cx.a.log(Lane::Bulk)?, old, "HEL-020: the log");
     cx.a.pump("HEL-020: what was not acknowledged", |station| {

@@ -16,7 +16,8 @@ pub(super) const CASES: &[Case] = &[
             "LOG-002", "LOG-004", "LOG-005", "LOG-020", "LOG-021", "DLV-011", "CHN-001", "CHN-002",
             "CHN-004", "CHN-005", "LIM-010", "LIM-012", "LIM-030", "ENC-001", "ENC-002", "ENC-003",
             "ENC-004", "ENC-005", "ENC-006", "ENC-007", "ENC-009", "MOD-002", "MOD-003", "MOD-006",
-            "MOD-007", "HEL-021", "FRM-001", "FRM-003", "FRM-004", "FRM-011", "LIM-001",
+            "MOD-007", "HEL-021", "FRM-001", "FRM-003", "FRM-004", "FRM-011", "LIM-001", "LIM-013",
+            "LIM-020", "LIM-024", "LIM-025",
         ],
         "Seventy chunks: seq and index are dense, each segment opens, each chunk decodes, its \
          digest is that of its rows, and a mark behind the 64th says their chain.",
@@ -58,6 +59,12 @@ pub(super) const CASES: &[Case] = &[
         &["DLV-005"],
         "A sensor closes when an Ack names a sequence that it did not send.",
         a_false_ack_ends_the_session,
+    ),
+    case(
+        "a_table_that_a_server_has_no_room_for_is_made_smaller",
+        &["LOG-009", "LIM-026", "HEL-007"],
+        "Met by a server that takes eight rows, a sensor that held more lets go of the others.",
+        a_table_is_made_smaller,
     ),
     case(
         "a_resync_is_answered_by_one_segment",
@@ -135,7 +142,7 @@ fn nothing_goes_beyond_the_credit(cx: &mut Context) -> Checked {
 
 fn credit_is_the_highest_that_was_told(cx: &mut Context) -> Checked {
     cx.a.answers.acks[0] = false;
-    cx.a.answers.credit[0] = credit(6);
+    cx.a.answers.credit[0] = credit(40);
     cx.online()?;
     cx.chunks(2)?;
     cx.a.answers.credit[0] = Credit { limit_seq: 2, limit_bytes: 1 };
@@ -225,13 +232,32 @@ fn a_false_ack_ends_the_session(cx: &mut Context) -> Checked {
     Ok(())
 }
 
+fn a_table_is_made_smaller(cx: &mut Context) -> Checked {
+    const ROWS: u32 = 8;
+    cx.online()?;
+    cx.chunks(3)?;
+    cx.a.settle()?;
+    let slots = |cx: &Context| -> Result<Vec<u64>, Stop> { Ok(cx.a.shelf(Lane::Bulk)?.slots()) };
+    let before = slots(cx)?;
+    if before.len() <= ROWS as usize {
+        return Err(Stop::Skip(format!("sixty facts make {} rows, too few", before.len())));
+    }
+    cx.a.cut();
+    cx.a.answers.rows_max = ROWS;
+    cx.a.welcome()?;
+    cx.chunks(3)?;
+    cx.a.settle()?;
+    let beyond: Vec<u64> = slots(cx)?.into_iter().filter(|slot| *slot >= u64::from(ROWS)).collect();
+    ensure!(beyond.is_empty(), "LOG-009: the rows in slots {beyond:?} are not forgotten");
+    Ok(())
+}
+
 fn a_resync_is_answered_by_one_segment(cx: &mut Context) -> Checked {
     cx.online()?;
     cx.chunks(3)?;
     cx.a.settle()?;
-    let openings = |cx: &Context| -> Result<usize, Stop> {
-        Ok(cx.a.shelf(Lane::Bulk)?.openings.len())
-    };
+    let openings =
+        |cx: &Context| -> Result<usize, Stop> { Ok(cx.a.shelf(Lane::Bulk)?.openings.len()) };
     let (before, at_seq) = (openings(cx)?, cx.a.seen(Lane::Bulk));
     if before as u64 == at_seq {
         return Err(Stop::Skip("every chunk of this sensor is self-contained".into()));

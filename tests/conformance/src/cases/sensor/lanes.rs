@@ -1,8 +1,8 @@
 //! The two lanes: each by itself, the urgent one first.
 
 use super::case;
-use super::context::{Context, FACTS};
 use super::commands::outcome;
+use super::context::{Context, FACTS};
 use crate::cases::{Case, Checked, Stop, ensure, equal};
 use crate::play::station::AMPLE;
 use crate::wire::message::{Action, Credit, Lane, NackReason};

@@ -38,7 +38,7 @@ impl Subject {
         let log = log.map_err(|error| format!("{}: {error}", self.log.display()))?;
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         let mut child = Command::new("sh")
-            .args(["-c", &self.command])
+            .args(["-c", &format!("exec env {}", self.command)])
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
             .stdout(log)

@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::context::{Context, FACTS};
 use super::case;
+use super::context::{Context, FACTS};
 use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
+use crate::play::link::Got;
 use crate::play::station::RETURN;
 use crate::play::wait;
 use crate::wire::code;
@@ -32,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_fenced_sensor_asks_nobody",
-        &["HEL-037", "HEL-009"],
+        &["HEL-037"],
         "Fenced again and again it comes back to the same server and does not ask Registration.",
         a_fenced_sensor_asks_nobody,
     ),
@@ -50,6 +51,16 @@ pub(super) const CASES: &[Case] = &[
             &["HEL-011"],
             "Without a HelloAck for ten seconds the sensor closes.",
             a_server_that_does_not_greet_is_left,
+        )
+    },
+    Case {
+        phase: Phase::Slow,
+        ..case(
+            "a_silent_server_is_asked_and_left",
+            &["FRM-010", "LIM-060", "LIM-061"],
+            "Of a server that says nothing the sensor asks by a Ping after thirty seconds; one that \
+             does not answer it leaves after ninety.",
+            a_silent_server_is_asked_and_left,
         )
     },
     Case {
@@ -164,9 +175,7 @@ fn a_server_that_cannot_be_reached_is_given_up(cx: &mut Context) -> Checked {
         "REG-011: Registration is asked {waited:?} after the session was lost"
     );
     cx.b.welcome()?;
-    cx.b.pump("what nobody stored, at the other server", |station| {
-        station.came.len() >= 2
-    })?;
+    cx.b.pump("what nobody stored, at the other server", |station| station.came.len() >= 2)?;
     Ok(())
 }
 
@@ -176,6 +185,27 @@ fn a_server_that_does_not_greet_is_left(cx: &mut Context) -> Checked {
     let link = cx.a.link()?;
     if !link.is_closed_within(Duration::from_secs(25)) {
         cx.weak("HEL-011: without a HelloAck the connection is kept for more than 25 s");
+    }
+    Ok(())
+}
+
+fn a_silent_server_is_asked_and_left(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.a.settle()?;
+    let silent = Instant::now();
+    let (mut asked, deadline) = (false, silent + Duration::from_secs(150));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match cx.a.link()?.next_raw(left) {
+            Got::Frame(frame) => asked |= frame.kind == 9,
+            Got::Closed(_) => break,
+            Got::Silence => return Err("FRM-010: silence for 150 s, and it does not close".into()),
+        }
+    }
+    let kept = silent.elapsed();
+    ensure!(kept >= Duration::from_secs(60), "LIM-061: it closes after {kept:?} of silence");
+    if !asked {
+        cx.weak("FRM-010: no Ping came in a silence of ninety seconds");
     }
     Ok(())
 }
