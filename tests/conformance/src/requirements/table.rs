@@ -201,6 +201,7 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("CON-005", Server),
     ("CON-006", Others),
     ("CON-007", Others),
+    ("CON-008", Server),
     ("LIM-001", Both),
     ("LIM-002", Server),
     ("LIM-003", Server),
@@ -313,5 +314,10 @@ pub const UNSEEN: &[(&str, &str, &str)] = &[
         "HEL-039",
         "server",
         "a finding is told to the server's own operator; no case reads findings from a console yet",
+    ),
+    (
+        "CON-008",
+        "server",
+        "only whoever has the key of the server under test may ask, and that is not lent",
     ),
 ];
