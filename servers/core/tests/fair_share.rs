@@ -94,7 +94,7 @@ fn a_turn_that_nobody_uses_goes_to_others() {
     let late_ms = TURN_LAPSE_MS + TURN_RETRY_MS_MAX + 1;
     share.handle_timeout(late_ms);
     assert!(raises(&mut share).contains_key(&sensor(4)));
-    assert_eq!(share.lapsed(), 2);
+    assert_eq!(share.take_lapsed(), 2);
     share.admit(late_ms, sensor(4), LARGEST).unwrap();
 }
 

@@ -92,6 +92,9 @@ pub(crate) trait Watcher: Send + Sync + 'static {
     /// The table of `sensor` here has so many rows, and is or is not known to differ from the
     /// sensor's own.
     fn handle_standing(&self, sensor: SensorId, rows: usize, divergent: bool);
+
+    /// Living rows alone fill the graph, or do no longer.
+    fn handle_graph(&self, is_over: bool);
 }
 
 /// The task that turns facts into evidence.
@@ -254,6 +257,7 @@ impl Analyst {
         let judge = self.knowledge.judge.lock().await;
         let deadline_ms = judge.deadline_ms();
         self.metrics.set(&judge);
+        self.watcher.handle_graph(judge.graph().is_over());
         drop(judge);
         let now_ms = clock::unix_ms();
         let pause = deadline_ms.map_or(LOOK_TIME, |at_ms| {

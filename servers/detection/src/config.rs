@@ -10,6 +10,7 @@ use lapwing_net::enrolment::EnrolmentConfig;
 use lapwing_net::identity::Role;
 use lapwing_protocol::id::ServerId;
 use lapwing_protocol::limits::ROWS_MAX;
+use lapwing_server_core::delivery::limits::{SHARE_BYTES, SHARE_BYTES_MIN};
 use serde::Deserialize;
 
 /// The whole file.
@@ -51,10 +52,17 @@ pub struct Detection {
     /// Rows it keeps for one sensor.
     #[serde(default = "rows_max")]
     pub rows_max: u32,
+    /// Bytes of all sensors' bulk lanes on their way to the disk.
+    #[serde(default = "in_flight_max")]
+    pub in_flight_max: Size,
 }
 
 fn capacity() -> u32 {
     10_000
+}
+
+fn in_flight_max() -> Size {
+    Size(SHARE_BYTES)
 }
 
 fn rows_max() -> u32 {
@@ -113,6 +121,14 @@ impl config::Config for Config {
             return Err(Refusal::new(
                 "detection.rows_max",
                 format!("{} is not between 1 and {ROWS_MAX}", self.detection.rows_max),
+                "leave it out",
+            ));
+        }
+        let least = Size(SHARE_BYTES_MIN);
+        if self.detection.in_flight_max < least {
+            return Err(Refusal::new(
+                "detection.in_flight_max",
+                format!("{} is less than {least}", self.detection.in_flight_max),
                 "leave it out",
             ));
         }

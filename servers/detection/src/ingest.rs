@@ -15,6 +15,7 @@ use lapwing_store::{Refusal, Ticket};
 use serde::{Deserialize, Serialize};
 
 use crate::roster::{Member, lane_key};
+use crate::sharing::Charge;
 
 /// What the journal keeps beside an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,9 +66,15 @@ pub(crate) struct Storing {
     log: LogId,
     seq: u64,
     ticket: Ticket<u64>,
+    charge: Option<Charge>,
 }
 
 impl Storing {
+    /// The same entry, with what it takes of the budget until it is durable.
+    pub(crate) fn charged(self, charge: Option<Charge>) -> Self {
+        Self { charge, ..self }
+    }
+
     /// Waits until the entry is durable, then tells the receiver.
     pub(crate) async fn finish(&mut self, member: &Member) {
         match (&mut self.ticket).await {
@@ -77,6 +84,7 @@ impl Storing {
                 member.receiver().handle_store_failed();
             }
         }
+        self.charge = None;
     }
 }
 
@@ -94,7 +102,7 @@ pub(crate) async fn submit(
     let mut append = append_of(sensor, received_ms, entry);
     loop {
         match journal.append(append) {
-            Ok(ticket) => return Ok(Storing { lane, log, seq, ticket }),
+            Ok(ticket) => return Ok(Storing { lane, log, seq, ticket, charge: None }),
             Err(refused) => match refused.why {
                 Refusal::Full => {
                     append = refused.item;

@@ -24,17 +24,22 @@ mod health;
 mod heartbeat;
 mod ingest;
 mod ledger;
+mod limits;
 mod malware;
 mod metrics;
+mod parting;
+mod places;
 mod retention;
 mod roster;
 mod server;
 mod sessions;
+mod sharing;
 mod sources;
 mod told;
 mod watch;
 
 pub use config::{Config, Detection, Journal, Peers};
+pub use limits::SessionLimits;
 pub use server::{Addresses, Server, run};
 
 /// What a restored server makes anew, by store and key, so that whoever follows its feeds begins

@@ -19,7 +19,7 @@ use lapwing_net::shutdown::Shutdown;
 use lapwing_net::tls::Plane;
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
-use lapwing_protocol::id::Incarnation;
+use lapwing_protocol::id::{Incarnation, ServerId};
 use lapwing_server_core::delivery::Offerings;
 use lapwing_store::RowStore;
 use lapwing_store::journal::{self, JournalOptions};
@@ -35,11 +35,14 @@ use crate::events::Exporter;
 use crate::follow::Decoders;
 use crate::heartbeat::Beat;
 use crate::ledger::{self, Book, Scanner};
+use crate::limits::{RECEIVE_BYTES, SessionLimits};
 use crate::malware::Malware;
-use crate::metrics::SessionMetrics;
+use crate::metrics::{SessionMetrics, ShareMetrics};
+use crate::places::Places;
 use crate::retention;
 use crate::roster::Roster;
-use crate::sessions::{RECEIVE_BYTES, Sessions};
+use crate::sessions::Sessions;
+use crate::sharing::Sharing;
 use crate::sources::Inside;
 use crate::watch::Findings;
 
@@ -73,8 +76,23 @@ impl Server {
         executor: &Executor,
         shutdown: &Shutdown,
     ) -> Result<Self, HostError> {
+        let in_flight_bytes_max = config.detection.in_flight_max.0;
+        let limits = SessionLimits { in_flight_bytes_max, ..SessionLimits::default() };
+        Self::open_within(config, limits, executor, shutdown)
+    }
+
+    /// As [`Self::open`], with other bounds of the sensors' sessions than the usual ones.
+    ///
+    /// # Errors
+    /// What is wrong, and what to do about it.
+    pub fn open_within(
+        config: Config,
+        limits: SessionLimits,
+        executor: &Executor,
+        shutdown: &Shutdown,
+    ) -> Result<Self, HostError> {
         let mut host = Host::open(&config.server, env!("CARGO_PKG_VERSION"), executor, shutdown)?;
-        let parts = Arc::new(Parts::open(config, &host)?);
+        let parts = Arc::new(Parts::open(config, limits, &host)?);
         let analyst = parts.analyst(&host)?;
         let (ports, addresses) = parts.ports(&mut host, &analyst.knowledge())?;
         Ok(Self { host, parts, ports, addresses, analyst })
@@ -145,14 +163,8 @@ impl Service for EnrolmentDesk {
 }
 
 impl Parts {
-    fn open(config: Config, host: &Host) -> Result<Self, HostError> {
-        let server = host.myself().server();
-        if server != config.detection.id {
-            return Err(HostError::Role(format!(
-                "detection.id: the certificate is of server {server}; write that id, or name the \
-                 certificate that was made for this one"
-            )));
-        }
+    fn open(config: Config, limits: SessionLimits, host: &Host) -> Result<Self, HostError> {
+        let server = own_id(&config, host)?;
         let journal = open_journal(&config, host)?;
         let state = host.storage().rows("state").map_err(role)?;
         let owner = (config.server.deployment, server);
@@ -164,6 +176,7 @@ impl Parts {
         let (deployment, rows_max) = (config.server.deployment, config.detection.rows_max);
         let exporter =
             Exporter::new(Arc::clone(&journal), Arc::clone(&roster), deployment, rows_max);
+        let sharing = shared_budget(limits, host, &roster);
         let sessions = Sessions {
             roster,
             journal: Arc::clone(&journal),
@@ -180,6 +193,9 @@ impl Parts {
             epochs: AtomicU64::new(journal.boots() << 32),
             metrics: SessionMetrics::registered(host.metrics()),
             ack_hold: crate::fault::AckHold::new(&config.server.name),
+            sharing,
+            places: Places::default(),
+            limits,
             changed: Event::new(),
             reported: Event::new(),
             findings: Arc::new(Findings {
@@ -273,6 +289,8 @@ impl Parts {
         let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
         let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());
+        let (sharing, shutdown) = (Arc::clone(&self.sessions.sharing), host.shutdown().clone());
+        host.executor().spawn(async move { sharing.run(shutdown).await }).detach();
         let stopped = Arc::clone(&self.stopped);
         let task = async move {
             if let Err(error) = analysing.await {
@@ -350,6 +368,24 @@ impl Parts {
         self.journal.close();
         self.state.close();
     }
+}
+
+/// The id that the certificate says, which is the one that the configuration says.
+fn own_id(config: &Config, host: &Host) -> Result<ServerId, HostError> {
+    let server = host.myself().server();
+    if server == config.detection.id {
+        return Ok(server);
+    }
+    Err(HostError::Role(format!(
+        "detection.id: the certificate is of server {server}; write that id, or name the \
+         certificate that was made for this one"
+    )))
+}
+
+fn shared_budget(limits: SessionLimits, host: &Host, roster: &Arc<Roster>) -> Arc<Sharing> {
+    let metrics = ShareMetrics::registered(host.metrics());
+    let gauge = host.storage().gauge();
+    Arc::new(Sharing::new(limits.in_flight_bytes_max, gauge, Arc::clone(roster), metrics))
 }
 
 fn open_desk(config: &Config, host: &Host) -> Result<Option<Arc<EnrolmentDesk>>, HostError> {

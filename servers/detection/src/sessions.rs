@@ -19,14 +19,14 @@ use lapwing_net::clock;
 use lapwing_net::listener::{Connection, Fault};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
-use lapwing_protocol::delivery::Refused;
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::Memory;
-use lapwing_protocol::id::SensorId;
-use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_HEADER_BYTES};
-use lapwing_protocol::message::Message;
-use lapwing_server_core::delivery::{Offerings, PeerFault, Session, SessionEvent};
+use lapwing_protocol::id::{Lane, SensorId};
+use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX};
+use lapwing_server_core::delivery::{
+    Entry, EntryKind, Offerings, PeerFault, Rest, Session, SessionEvent,
+};
 use lapwing_store::RowStore;
 use lapwing_store::journal::Journal;
 use smol::Timer;
@@ -35,18 +35,13 @@ use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::commands::Commands;
 use crate::fault::{AckHold, is_ack};
 use crate::ingest::{self, Storing};
+use crate::limits::{RECEIVE_BYTES, RETRY_AFTER_MS, STORING_MAX, SessionLimits};
 use crate::metrics::SessionMetrics;
+use crate::parting::{SensorFault, refuse, send};
+use crate::places::{NoPlace, Places};
 use crate::roster::{Member, Roster};
+use crate::sharing::{Charge, Sharing};
 use crate::watch::Findings;
-
-/// Bytes of one receive buffer: the largest frame a sensor sends is a chunk.
-pub(crate) const RECEIVE_BYTES: usize = CHUNK_BYTES_MAX + FRAME_HEADER_BYTES + 252;
-/// Entries of one connection on their way to the disk; then the connection is not read from.
-const STORING_MAX: usize = 64;
-/// How long a peer may take to receive what is sent, before it is dropped as a slow reader.
-const SEND_TIME: Duration = Duration::from_secs(30);
-/// How long a sensor is told to stay away from a draining or full server, in milliseconds.
-const RETRY_AFTER_MS: u32 = 2_000;
 
 /// Why a connection ends when the journal fails.
 const STORE_FAILED: &str = "the journal takes nothing more";
@@ -63,6 +58,9 @@ pub(crate) struct Sessions {
     pub(crate) epochs: AtomicU64,
     pub(crate) metrics: SessionMetrics,
     pub(crate) ack_hold: AckHold,
+    pub(crate) sharing: Arc<Sharing>,
+    pub(crate) places: Places,
+    pub(crate) limits: SessionLimits,
     /// Notified when a sensor comes or goes.
     pub(crate) changed: Event,
     /// Notified when a sensor reported.
@@ -101,22 +99,23 @@ impl Sessions {
         let Some(sensor) = peer.and_then(|peer| peer.sensor()) else {
             return Err("the peer's certificate names no sensor".into());
         };
-        let known = self.roster.find(sensor);
-        let had_session = known.is_some_and(|member| member.about().session.is_some());
-        if !had_session && self.roster.connected() >= self.capacity.load(Ordering::Relaxed) as usize
-        {
-            let detail = "this server has all the sensors it takes";
-            return refuse(&mut stream, Code::BUSY, detail).await;
-        }
-        let member = self.roster.member(clock::unix_ms(), sensor);
+        let member = match self.enter(sensor) {
+            Ok(member) => member,
+            Err(no_place) => return self.turn_away(&mut stream, no_place).await,
+        };
+        let time = self.limits.send_time;
         if let Err(detail) = self.admit(&member, key_digest).await {
-            return refuse(&mut stream, Code::REVOKED, detail).await;
+            self.metrics.refuse(Code::REVOKED.name());
+            return refuse(&mut stream, time, (Code::REVOKED, detail)).await;
         }
-        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
-        self.begin(&member, epoch, source);
+        let epoch = match self.begin(&member, source) {
+            Ok(epoch) => epoch,
+            Err(no_place) => return self.turn_away(&mut stream, no_place).await,
+        };
+        let session = Session::new(clock::monotonic_ms(), epoch, self.offerings.clone());
         let mut link = Link {
             shared: self,
-            session: Session::new(clock::monotonic_ms(), epoch, self.offerings.clone()),
+            session: session.with_patience(self.limits.patience),
             member: Arc::clone(&member),
             storing: VecDeque::new(),
             sent: None,
@@ -132,7 +131,7 @@ impl Sessions {
         }
         member.wake.notify(usize::MAX);
         let late = async {
-            Timer::after(SEND_TIME).await;
+            Timer::after(self.limits.send_time).await;
         };
         smol::future::or(link.farewell(&mut stream, &end), late).await;
         self.end(&member, epoch);
@@ -143,30 +142,57 @@ impl Sessions {
         }
     }
 
-    fn begin(&self, member: &Member, epoch: u64, source: SocketAddr) {
-        member.receiver().begin_session(epoch);
-        let mut about = member.about();
-        if about.session.is_some() {
-            about.watch.handle_fence(clock::unix_ms());
+    /// The sensor's member; one that was never here is not remembered before there is room for it.
+    fn enter(&self, sensor: SensorId) -> Result<Arc<Member>, NoPlace> {
+        if let Some(member) = self.roster.find(sensor) {
+            return Ok(member);
         }
+        self.places.check_newcomer(self.capacity.load(Ordering::Relaxed) as usize)?;
+        Ok(self.roster.member(clock::unix_ms(), sensor))
+    }
+
+    async fn turn_away(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        no_place: NoPlace,
+    ) -> Result<(), Fault> {
+        self.metrics.refuse(no_place.cause());
+        refuse(stream, self.limits.send_time, (Code::BUSY, no_place.text())).await
+    }
+
+    /// Gives the sensor a place and a session, which fences those before it.
+    fn begin(&self, member: &Member, source: SocketAddr) -> Result<u64, NoPlace> {
+        let capacity = self.capacity.load(Ordering::Relaxed) as usize;
+        // Place, epoch and session change together, so that of two connections that come at once
+        // the one with the higher epoch is the one that goes on.
+        let mut about = member.about();
+        match about.session {
+            Some(_) => about.watch.handle_fence(clock::unix_ms()),
+            None => self.places.take(capacity)?,
+        }
+        let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        member.receiver().begin_session(epoch);
         about.session = Some((epoch, source));
         about.last_seen_ms = clock::unix_ms();
         drop(about);
+        self.sharing.prepare(member);
         member.wake.notify(usize::MAX);
         self.count();
+        Ok(epoch)
     }
 
     fn count(&self) {
-        let connected = self.roster.connected();
-        self.metrics.connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.metrics.connected.set(i64::try_from(self.places.taken()).unwrap_or(i64::MAX));
     }
 
     fn end(&self, member: &Member, epoch: u64) {
         let mut about = member.about();
         if about.session.is_some_and(|(current, _)| current == epoch) {
             about.session = None;
+            self.places.give_back();
         }
         drop(about);
+        self.sharing.leave(member, epoch);
         self.count();
         self.changed.notify(usize::MAX);
     }
@@ -194,6 +220,7 @@ impl Link<'_> {
     ) -> End {
         let mut buffer = vec![0; RECEIVE_BYTES];
         let mut deframer = Deframer::new(&mut buffer);
+        deframer.limit_frames(FRAME_BYTES_UNAUTHENTICATED_MAX);
         loop {
             // Listening begins before sending, so that nothing that comes between is missed.
             let member = Arc::clone(&self.member);
@@ -246,10 +273,17 @@ impl Link<'_> {
                 deframer.filled(length);
                 self.shared.metrics.bytes_up.inc_by(length as u64);
                 self.member.about().last_seen_ms = clock::unix_ms();
-                self.handle_frames(deframer).await
+                self.handle_frames(deframer).await?;
+                // What came again may have used up the credit, and nothing more will be stored.
+                self.shared.sharing.ask(&self.member, CHUNK_BYTES_MAX as u64);
+                Ok(())
             }
             Wake::Stored => {
+                if self.storing.len() >= STORING_MAX {
+                    self.session.excuse(clock::monotonic_ms());
+                }
                 self.storing.pop_front();
+                self.shared.sharing.ask(&self.member, u64::MAX);
                 Ok(())
             }
             Wake::Time => self.session.handle_timeout(clock::monotonic_ms()).map_err(End::Fault),
@@ -275,25 +309,32 @@ impl Link<'_> {
             let event = match deframer.next_frame() {
                 Err(DecodeError::Limit) => return Err(End::Fault(PeerFault::TooLarge)),
                 Err(_) => return Err(End::Fault(PeerFault::Malformed)),
-                Ok(None) => return Ok(()),
+                Ok(None) => break,
                 Ok(Some(frame)) => {
                     self.recall(&frame).await;
-                    let mut receiver = self.member.receiver();
-                    self.session.handle_frame(now, &frame, &mut receiver).map_err(End::Fault)?
+                    let mut receiver = member.receiver();
+                    let mut admit = |bytes| self.shared.sharing.admit(member.sensor, bytes);
+                    let session = &mut self.session;
+                    session
+                        .handle_frame_if(now, &frame, &mut receiver, &mut admit)
+                        .map_err(End::Fault)?
                 }
             };
             match event {
                 None => {}
                 Some(SessionEvent::Greeted(greeting)) => {
                     self.shared.greet(&self.member, &greeting).await;
+                    self.shared.sharing.join(&member, self.session.epoch());
+                    deframer.limit_frames(RECEIVE_BYTES);
                     self.sent = greeting.last_command;
                     self.greeted = true;
                 }
                 Some(SessionEvent::Entry(entry)) => {
                     self.shared.metrics.chunks.inc();
                     let journal = &self.shared.journal;
+                    let charge = self.charge(&entry);
                     match ingest::submit(journal, member.sensor, now.1, entry).await {
-                        Ok(storing) => self.storing.push_back(storing),
+                        Ok(storing) => self.storing.push_back(storing.charged(charge)),
                         Err(refusal) => {
                             log::error!("an entry of sensor {}: {refusal}", member.sensor);
                             // It was given out and is nowhere: nothing behind it counts as stored.
@@ -311,6 +352,16 @@ impl Link<'_> {
                 }
             }
         }
+        let rest = if deframer.is_midway() { Rest::PartOfFrame } else { Rest::None };
+        self.session.handle_bytes(clock::monotonic_ms(), rest);
+        Ok(())
+    }
+
+    /// What a chunk of the bulk lane takes of the budget; all else takes nothing.
+    fn charge(&self, entry: &Entry) -> Option<Charge> {
+        let is_charged = entry.lane == Lane::Bulk && matches!(entry.kind, EntryKind::Chunk { .. });
+        let sharing = &self.shared.sharing;
+        is_charged.then(|| sharing.charge(self.member.sensor, entry.bytes.len()))
     }
 
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a
@@ -359,7 +410,8 @@ impl Link<'_> {
             return Ok(());
         }
         self.shared.metrics.bytes_down.inc_by(bytes.len() as u64);
-        let sent = async { send(stream, &bytes).await.map_err(|_| End::Closed) };
+        let time = self.shared.limits.send_time;
+        let sent = async { send(stream, time, &bytes).await.map_err(|_| End::Closed) };
         smol::future::or(sent, self.fenced()).await
     }
 
@@ -378,6 +430,7 @@ impl Link<'_> {
     /// Says why the connection ends, where the sensor should know. Whether it arrives does not
     /// matter: the connection ends either way.
     async fn farewell(&mut self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin), end: &End) {
+        let time = self.shared.limits.send_time;
         match end {
             End::Closed => return,
             End::Draining => {
@@ -385,60 +438,14 @@ impl Link<'_> {
                 let _ = self.send_due(stream).await;
             }
             End::StoreFailed => {
-                let _ = refuse(stream, Code::STORE_FAILED, STORE_FAILED).await;
+                let _ = refuse(stream, time, (Code::STORE_FAILED, STORE_FAILED)).await;
             }
             End::Fault(fault) => {
                 self.shared.metrics.faults.inc();
-                let _ = send(stream, &Session::refusal(*fault, 0)).await;
+                self.shared.metrics.refuse(fault.code().name());
+                let _ = send(stream, time, &Session::refusal(*fault, 0)).await;
             }
         }
         let _ = stream.close().await;
     }
-}
-
-#[derive(Debug)]
-struct SensorFault {
-    sensor: SensorId,
-    fault: PeerFault,
-}
-
-impl std::fmt::Display for SensorFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "sensor {}: {} ({})", self.sensor, self.fault.text(), self.fault.code())
-    }
-}
-
-impl std::error::Error for SensorFault {}
-
-async fn refuse(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    code: Code,
-    detail: &'static str,
-) -> Result<(), Fault> {
-    let refused = Message::Refused(Refused { code, retry_after_ms: RETRY_AFTER_MS, detail });
-    let mut buffer = [0; 512];
-    if let Ok(length) = refused.encode(&mut buffer) {
-        let _ = send(stream, &buffer[..length]).await;
-    }
-    let closing = async { drop(stream.close().await) };
-    let late = async {
-        Timer::after(SEND_TIME).await;
-    };
-    smol::future::or(closing, late).await;
-    Err(detail.into())
-}
-
-async fn send(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    bytes: &[u8],
-) -> std::io::Result<()> {
-    let writing = async {
-        stream.write_all(bytes).await?;
-        stream.flush().await
-    };
-    let late = async {
-        Timer::after(SEND_TIME).await;
-        Err(std::io::ErrorKind::TimedOut.into())
-    };
-    smol::future::or(writing, late).await
 }

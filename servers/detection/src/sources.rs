@@ -313,6 +313,10 @@ impl Watcher for Inside {
         }
     }
 
+    fn handle_graph(&self, is_over: bool) {
+        self.sessions.places.set_crowded(is_over);
+    }
+
     fn handle_standing(&self, sensor: SensorId, rows: usize, divergent: bool) {
         if let Some(member) = self.sessions.roster.find(sensor) {
             let mut about = member.about();

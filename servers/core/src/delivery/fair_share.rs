@@ -109,10 +109,9 @@ impl FairShare {
         self.line.len()
     }
 
-    /// Turns that nobody used.
-    #[must_use]
-    pub fn lapsed(&self) -> u64 {
-        self.lapsed
+    /// Turns that nobody used since this was last asked.
+    pub fn take_lapsed(&mut self) -> u64 {
+        std::mem::take(&mut self.lapsed)
     }
 
     /// Bytes of credit for a sensor that says Hello now.

@@ -214,6 +214,7 @@ impl Watcher for NoWatcher {
     fn handle_followed(&self, _followed: &Followed) {}
     fn handle_rebuilt(&self, _followed: &Followed) {}
     fn handle_standing(&self, _sensor: SensorId, _rows: usize, _divergent: bool) {}
+    fn handle_graph(&self, _is_over: bool) {}
 }
 
 impl Analyst {

@@ -53,8 +53,18 @@ impl Connection {
     }
 
     pub(crate) async fn over(tls: &ClientTls, address: SocketAddr) -> Self {
-        let stream = tls::connect(address, tls, PATIENCE).await.unwrap();
+        Self::of_stream(tls::connect(address, tls, PATIENCE).await.unwrap())
+    }
+
+    /// A connection over a stream that stands.
+    pub(crate) fn of_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self { stream: Box::new(stream), held: Vec::new() }
+    }
+
+    /// Says Hello with `log`; whether it was greeted.
+    pub(crate) async fn says_hello(&mut self, log: &Log) -> bool {
+        self.send_hello(&[log], None).await;
+        self.frame().await.is_some_and(|(kind, _)| kind == 2)
     }
 
     pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
@@ -120,6 +130,11 @@ impl Connection {
         .await
     }
 
+    /// Reads until the server closed.
+    pub(crate) async fn ended(&mut self) {
+        while self.frame().await.is_some() {}
+    }
+
     /// The code of the refusal, with which the server closes.
     pub(crate) async fn refusal(&mut self) -> u16 {
         let code = self
@@ -138,6 +153,39 @@ impl Connection {
         logs: &[&Log],
         last_command: Option<CommandNumber>,
     ) -> Vec<LogGrant> {
+        self.send_hello(logs, last_command).await;
+        self.until(|message| match message {
+            Message::HelloAck(ack) => Some(ack.logs.to_vec()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says Hello with `logs` and gives the length of the largest frame that may be sent.
+    pub(crate) async fn greet_largest(&mut self, logs: &[&Log]) -> usize {
+        self.send_hello(logs, None).await;
+        self.until(|message| match message {
+            Message::HelloAck(ack) => Some(ack.receive_bytes_max as usize),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says Hello with `log`; the code of the refusal where that is the answer.
+    pub(crate) async fn greet_or_refusal(&mut self, log: &Log) -> Option<u16> {
+        self.send_hello(&[log], None).await;
+        self.until(|message| match message {
+            Message::HelloAck(_) => Some(None),
+            Message::Refused(refused) => {
+                assert!(refused.retry_after_ms > 0);
+                Some(Some(refused.code.0))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    async fn send_hello(&mut self, logs: &[&Log], last_command: Option<CommandNumber>) {
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -153,11 +201,6 @@ impl Connection {
             logs: logs.iter().map(|log| log.head()).collect(),
         };
         self.send(&Message::Hello(hello)).await;
-        self.until(|message| match message {
-            Message::HelloAck(ack) => Some(ack.logs.to_vec()),
-            _ => None,
-        })
-        .await
     }
 }
 
@@ -219,6 +262,29 @@ impl Log {
         self.chunk(|ops| ops.event((dns::KIND, seq), &fields, &mut Literal).unwrap())
     }
 
+    /// As [`Self::lookup`], of a name that makes the chunk `bytes` and some long.
+    pub(crate) fn long_lookup(&mut self, bytes: usize) -> Vec<u8> {
+        let seq = self.chunks.len() as u64 + 1;
+        let question = "x".repeat(bytes);
+        let fields = [
+            Field::new(Feature::SOURCE_SEQ, Value::U64(seq)),
+            Field::new(dns::question, Value::text(&question)),
+        ];
+        self.chunk(|ops| ops.event((dns::KIND, seq), &fields, &mut Literal).unwrap())
+    }
+
+    /// A self-contained chunk of one fact, with a body that nobody can read.
+    pub(crate) fn garbage(&mut self, body: &[u8]) -> Vec<u8> {
+        self.chunk_of(body)
+    }
+
+    /// A chunk whose flags are not those that it should have.
+    pub(crate) fn with_flags(&mut self, flags: u8) -> Vec<u8> {
+        let mut bytes = self.lookup();
+        bytes[0] = flags;
+        bytes
+    }
+
     /// A self-contained chunk of one fact: the outcome of a command.
     pub(crate) fn outcome(&mut self, number: CommandNumber, outcome: Outcome) -> Vec<u8> {
         let fields = [
@@ -232,12 +298,16 @@ impl Log {
     }
 
     fn chunk(&mut self, write: impl FnOnce(&mut OpWriter<'_>)) -> Vec<u8> {
-        let seq = self.chunks.len() as u64 + 1;
-        let mut body = [0; 1_024];
+        let mut body = [0; 8_192];
         let mut ops = OpWriter::new(&mut body, 0);
         let boot = BootId([9; 16]);
         ops.preamble(&Preamble { boot, wall_ms: 1_000, string_slots: 0 }).unwrap();
         write(&mut ops);
+        self.chunk_of(ops.written())
+    }
+
+    fn chunk_of(&mut self, body: &[u8]) -> Vec<u8> {
+        let seq = self.chunks.len() as u64 + 1;
         let urgent = if self.lane == Lane::Urgent { ChunkFlags::URGENT } else { 0 };
         let header = ChunkHeader {
             flags: ChunkFlags(ChunkFlags::SELF_CONTAINED | urgent),
@@ -249,8 +319,8 @@ impl Log {
             time_base_ns: 0,
             digest: [0; 4],
         };
-        let mut bytes = [0; 2_048];
-        let bytes = Chunk { header, body: ops.written() }.encode(&mut bytes).unwrap().to_vec();
+        let mut bytes = [0; 8_448];
+        let bytes = Chunk { header, body }.encode(&mut bytes).unwrap().to_vec();
         self.chains.push(self.chains.last().unwrap().next(&bytes));
         self.chunks.push(bytes.clone());
         bytes

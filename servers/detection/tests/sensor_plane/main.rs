@@ -171,9 +171,10 @@ fn bad_peers_end_their_own_connection_and_nothing_else() {
         sensor.greet(&[&bulk], None).await;
 
         // Garbage: flags without a meaning are set, or a length beyond the limit.
-        for (garbage, code) in [(0x10, Code::MALFORMED), (0x55, Code::TOO_LARGE)] {
+        for (garbage, code) in [([0x10, 0, 0, 0x10], Code::MALFORMED), ([0x55; 4], Code::TOO_LARGE)]
+        {
             let mut peer = Connection::of_sensor(&deployment, 8, at).await;
-            peer.send_bytes(&[garbage; 300]).await;
+            peer.send_bytes(&garbage.repeat(75)).await;
             assert_eq!(peer.refusal().await, code.0);
         }
         // A frame that is a message of no kind.

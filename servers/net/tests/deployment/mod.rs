@@ -27,7 +27,7 @@ use lapwing_protocol::enrol::EnrolRequest;
 use lapwing_protocol::id::DeploymentId;
 
 #[allow(unused_imports, reason = "not every test waits")]
-pub(crate) use wait::until;
+pub(crate) use wait::{pause, until};
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than anything here takes on a busy machine; reaching it is a failure.

@@ -19,3 +19,9 @@ where
         smol::Timer::after(Duration::from_millis(10)).await;
     }
 }
+
+/// Lets time pass where time itself is what a test is about.
+#[allow(dead_code, reason = "not every test waits")]
+pub(crate) async fn pause(time: Duration) {
+    smol::Timer::after(time).await;
+}
