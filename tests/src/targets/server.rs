@@ -314,7 +314,7 @@ impl World {
     }
 
     fn check_grants(&mut self, ack: &HelloAck<'_>) {
-        self.granted = [None; 2];
+        // A lane that a second Hello does not name goes on as it was.
         for grant in &ack.logs {
             let durable = self.durable.get(&(grant.lane, grant.log)).copied().unwrap_or(0);
             assert_eq!(grant.next_seq, durable + 1, "only what is durable counts");
