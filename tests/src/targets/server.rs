@@ -3,6 +3,7 @@
 //!
 //! Laws: nothing panics; what is given out to be stored is dense in its log and continues its
 //! chain; nothing is acknowledged that was not stored; credit never shrinks within a session.
+#![allow(clippy::expect_used, reason = "a law that does not hold is a panic")]
 
 use std::collections::BTreeMap;
 

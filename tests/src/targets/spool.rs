@@ -3,6 +3,7 @@
 //! Laws: opening never fails for what is in a file, and never panics; a chunk that comes back is
 //! the one that was appended, byte for byte; what is missing is behind all that is there, or can be
 //! announced as a hole.
+#![allow(clippy::expect_used, reason = "a law that does not hold is a panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! Frames, messages and rows: whatever the bytes are, they are refused or mean one thing.
+#![allow(clippy::expect_used, reason = "a law that does not hold is a panic")]
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::console::{
