@@ -19,8 +19,11 @@ pub use server::{decoder, server};
 pub use spool::spool;
 pub use wire::{BODIES, CUT_BYTES, frame, message};
 
+/// What holds for any bytes, or panics.
+pub type Target = fn(&[u8]);
+
 /// Every target, by the name of its binary and of its folder of seeds.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("frame", frame),
     ("message", message),
     ("decoder", decoder),

@@ -72,11 +72,14 @@ struct Allowed {
     bytes: u64,
 }
 
+/// A chunk as it was made, whether it opens a segment, and the place behind it.
+type Made = (Vec<u8>, bool, Position);
+
 /// The sensor's surroundings.
 struct Shell {
     ms: u64,
     memory: Memory,
-    spool: BTreeMap<(Lane, LogId), BTreeMap<u64, (Vec<u8>, bool, Position)>>,
+    spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Made>>,
     log: [LogId; 2],
     allowed: [Option<Allowed>; 2],
     names: u8,
