@@ -161,7 +161,7 @@ fn reopen(
         Incarnation::Keep(_) => before.incarnation,
         Incarnation::Renew(bytes) => bytes,
     };
-    let meta = Meta { incarnation, boots: before.boots + 1 };
+    let meta = Meta { incarnation, boots: before.boots.saturating_add(1) };
     let mut batch = Batch::new();
     batch
         .put(META, &meta.encode())
