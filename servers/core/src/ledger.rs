@@ -1,7 +1,7 @@
 //! The ledger: what became of every fact, by position.
 //!
 //! [`Account`] follows one log entry by entry, as it is stored; [`Verifier`] does the same over a
-//! scan of the journal and compares with everything else that is known of the log; [`merge`] puts
+//! scan of the journal and compares with everything else that is known of the log; [`merge()`] puts
 //! the rows of several servers together.
 //!
 //! Not here: reading a journal, decoding, asking a sensor. Invariants: the runs of an account have

@@ -1,7 +1,7 @@
 //! Draining the core as `sensor-os`'s runner does: chunks to the disk, events, frames.
 //!
 //! Invariants: a chunk that could not be appended becomes a hole, together with everything that
-//! builds upon it; with [`Sync::Each`] the core hears of a chunk only after its sync.
+//! builds upon it; with `sync = "each"` the core hears of a chunk only after its sync.
 
 use std::rc::Rc;
 
