@@ -6,8 +6,8 @@
 //! lapwing-conformance sensor --cmd target/debug/examples/shim
 //! ```
 //!
-//! It observes nothing of the machine: `event N` makes N facts of two kinds of its own, one of which
-//! has rows, so that keyframes and digests have something to say. What it must understand is in
+//! It observes nothing of the machine: `event N` makes N facts of two kinds of its own, one with
+//! rows, so that keyframes and digests have something to say. What it must understand is in
 //! docs/conformance.md. Everything below the facts is the sensor as it is shipped.
 
 use std::error::Error;

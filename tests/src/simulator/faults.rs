@@ -424,8 +424,8 @@ impl World<'_> {
         self.gone.extend(gone);
     }
 
-    /// What a sensor was or will be told to be stored, and a restore took away, is nobody's to keep:
-    /// an Ack may still be on its way.
+    /// What a sensor was or will be told to be stored, and a restore took away, is nobody's to
+    /// keep: an Ack may still be on its way.
     fn excuse_restored(&mut self, stored: &super::server::Stored) {
         let entry = &stored.entry;
         let indices = match entry.kind {

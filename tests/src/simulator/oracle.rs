@@ -354,8 +354,8 @@ fn judge_given_up(
         let of_sensor = world.places.iter().filter(|place| place.sensor.sensor == *sensor);
         // A finding may itself go with a crash or an image.
         let is_certain = of_sensor.into_iter().all(|place| {
-            // Of a clone's old log, a server that has more of the other branch says that it has all;
-            // and what a process was to tell goes with it.
+            // Of a clone's old log, a server that has more of the other branch says that it has
+            // all; and what a process was to tell goes with it.
             let logs = &place.sensor.truth.logs;
             let is_whole = logs.iter().all(|log| log.2 != LogCause::Unclean);
             place.sensor.truth.disasters == 0 && !place.is_cloned && is_whole

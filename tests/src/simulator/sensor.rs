@@ -305,6 +305,14 @@ impl<'m> SensorMachine<'m> {
         self.truth.incarnation += 1;
         self.truth.disasters += 1;
         self.end_life(Excuse::RolledBack);
+        // The image is of a time before the next log told of a crash: that log is no more.
+        let current = self.disk.current(Lane::Bulk).map(|log| log.id);
+        for placed in self.truth.placed.values_mut() {
+            let is_crashed = matches!(placed.excuse, Some(Excuse::Killed | Excuse::PowerCut));
+            if is_crashed && Some(placed.log) == current {
+                placed.excuse = Some(Excuse::RolledBack);
+            }
+        }
     }
 
     fn end_life(&mut self, why: Excuse) {

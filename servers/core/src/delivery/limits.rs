@@ -7,10 +7,10 @@ pub const WINDOW_CHUNKS: u64 = 256;
 pub const WINDOW_BYTES_BULK: u64 = 1 << 20;
 /// Bytes the urgent lane may have in flight; at least one chunk always fits.
 pub const WINDOW_BYTES_URGENT: u64 = 64 << 10;
-/// Bytes of credit with which a session of the bulk lane begins where the server decides when to
-/// raise it: 16 of the largest chunks. After a restart all sensors begin at once, and what each may
-/// send before it is known how many there are should be little.
-pub const WINDOW_BYTES_FIRST: u64 = 256 << 10;
+/// Bytes of credit with which a session of the bulk lane begins while less than half of the way to
+/// the disk is taken: [`WINDOW_CHUNKS`] of the smallest chunks, so that a sensor with a backlog of
+/// them does not wait for its first Ack. Beyond that half a session begins with one chunk.
+pub const WINDOW_BYTES_FIRST: u64 = WINDOW_CHUNKS * CHUNK_COST_MIN;
 /// Bytes the bulk lane may have in flight while the disk is nearly full.
 pub const WINDOW_BYTES_HIGH: u64 = 64 << 10;
 /// What a chunk counts at least, in bytes: the store writes values of up to 4 KiB, and a small

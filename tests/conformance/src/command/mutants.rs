@@ -1,5 +1,5 @@
-//! `lapwing-conformance mutants`: builds the server or the sensor with one fault after the other and
-//! says which of them the cases find.
+//! `lapwing-conformance mutants`: builds the server or the sensor with one fault after the other
+//! and says which of them the cases find.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,9 +14,9 @@ use crate::bench::mutants::{MUTANTS, SENSOR_MUTANTS};
 use crate::cases::{self, Case};
 use crate::report::{Report, Verdict};
 
-/// Builds this workspace's Detection server, or with `--role sensor` its sensor, with one fault after
-/// the other and holds the cases against each: a fault that no case finds survives, and fails the
-/// run. The one without a fault comes first, and must pass.
+/// Builds this workspace's Detection server, or with `--role sensor` its sensor, with one fault
+/// after the other and holds the cases against each: a fault that no case finds survives, and
+/// fails the run. The one without a fault comes first, and must pass.
 #[derive(FromArgs)]
 #[argh(subcommand, name = "mutants")]
 pub(super) struct Mutants {

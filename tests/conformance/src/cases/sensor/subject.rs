@@ -1,7 +1,7 @@
 //! The sensor under test: a command, started, fed, killed and started again.
 //!
-//! Invariant: nothing of it outlives this value; what it says is kept in a file for whoever asks why
-//! it failed. What a command must understand is in docs/conformance.md.
+//! Invariant: nothing of it outlives this value; what it says is kept in a file for whoever asks
+//! why it failed. What a command must understand is in docs/conformance.md.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,7 +1,7 @@
 //! Servers that refuse, go away or fall silent: how long a sensor waits, and whom it asks.
 //!
-//! What is told in time is a least time: a sensor that comes sooner than it was told fails, one that
-//! comes later does not.
+//! What is told in time is a least time: a sensor that comes sooner than it was told fails, one
+//! that comes later does not.
 
 use std::time::{Duration, Instant};
 
