@@ -193,7 +193,7 @@ impl Engine<'_> {
             hole.log == outbox.current().log && hole.to_seq >= outbox.current().made.seq;
         if is_at_end && lane == Lane::Bulk {
             self.recorder.close(now, outbox);
-            self.recorder.request_segment();
+            self.recorder.restart_segment();
             self.untold_seq = Some(outbox.current().made.seq);
         }
         if is_at_end {

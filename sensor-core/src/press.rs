@@ -110,6 +110,13 @@ impl<'a> Press<'a> {
         self.is_segment_due = true;
     }
 
+    /// As [`Self::request_segment`], when what a keyframe under way builds upon is lost: it begins
+    /// anew.
+    pub(crate) fn restart_segment(&mut self) {
+        self.keyframe = None;
+        self.is_segment_due = true;
+    }
+
     pub(crate) fn is_segment_old(&self, now: Now) -> bool {
         self.segment_began_ns.is_some_and(|since| now.is_past(since, SEGMENT_AGE_MS_MAX))
     }

@@ -217,6 +217,11 @@ impl<'a> Recorder<'a> {
         self.press.request_segment();
     }
 
+    /// What was made last is lost: the next chunk opens a segment, whatever was under way.
+    pub(crate) fn restart_segment(&mut self) {
+        self.press.restart_segment();
+    }
+
     /// Begins a segment at once.
     pub(crate) fn begin_segment(&mut self, now: Now, outbox: &mut Outbox<'_>) {
         self.press.request_segment();

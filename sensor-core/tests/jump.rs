@@ -7,12 +7,14 @@ mod world;
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::delivery::{Jump, JumpCause, LossReason};
+use lapwing_protocol::element::{Change, Fact, Field, Value, dns};
 use lapwing_protocol::hello::{LogCause, Memory};
 use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::DropReason;
 use lapwing_sensor_core::*;
 use world::peer::Peer;
 use world::rig::Rig;
+use world::shell::Spooled;
 use world::{BULK_LOG, DEPLOYMENT, Owned, SENSOR, SMALL, at, config, log};
 
 const BULK: (Lane, LogId) = (Lane::Bulk, BULK_LOG);
@@ -91,6 +93,48 @@ fn jmp_002_a_jump_whose_acknowledgement_was_lost_is_not_said_again() {
     rig.settle(&mut peer);
     rig.all_stored(&peer, Lane::Bulk);
     assert_eq!((jumps(&peer).len(), peer.repeats), (1, 0));
+}
+
+/// What is left of a keyframe does not decode without its beginning.
+#[test]
+fn jmp_004_a_hole_that_takes_the_beginning_of_a_keyframe_takes_what_is_still_to_be_made() {
+    // Room for three chunks, so that a keyframe of more parts waits half-made.
+    let sizes = Sizes { bulk: LaneSizes { window: 2_048, ..SMALL.bulk }, ..SMALL };
+    let mut owned = Owned::new(&sizes);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    let mut peer = Peer::new(0xa);
+    for number in 0..20 {
+        rig.service(&format!("{number:0>100}"), "running");
+    }
+    rig.settle(&mut peer);
+    rig.reconnect(&mut peer);
+    let now = at(rig.ms);
+    let fields = [Field::new(dns::question, Value::text("host.example"))];
+    let time_ns = now.monotonic_ns;
+    let fact = Fact { kind: dns::KIND, change: Change::Event, time_ns, fields: &fields };
+    let refused = rig.sensor.handle_fact(now, Lane::Bulk, &fact);
+    assert_eq!(refused, Err(IntakeError::Undrained), "the keyframe waits half-made");
+    let first = rig.sensor.poll_chunk(now).expect("its first part");
+    assert!(first.opens_segment);
+    let from_seq = first.seq;
+    let made = rig.sensor.positions(Lane::Bulk).made;
+    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
+    let (to_seq, next_index) = (made.seq, Some(made.next_index));
+    let hole = Hole { log: BULK_LOG, from_seq, to_seq, next_index, chain: made.chain, cause };
+    rig.sensor.handle_hole(now, Lane::Bulk, hole);
+    let behind = rig.sensor.positions(Lane::Bulk).made;
+    let gone = |seq| (seq, Spooled { bytes: Vec::new(), opens: false, behind });
+    rig.shell.spool.get_mut(&BULK).unwrap().extend((from_seq..=behind.seq).map(gone));
+    rig.shell.made.insert(BULK, behind);
+    // The parts that were made already are offered all the same.
+    for seq in from_seq + 1..=behind.seq {
+        assert_eq!(rig.sensor.poll_chunk(now).map(|part| part.seq), Some(seq));
+    }
+    rig.sensor.handle_spooled(now, Lane::Bulk, behind.seq);
+    rig.lookups(2);
+    rig.settle(&mut peer);
+    rig.all_stored(&peer, Lane::Bulk);
+    assert_eq!(jumps(&peer).len(), 1, "{:?}", jumps(&peer));
 }
 
 #[test]
