@@ -440,6 +440,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_keyframe_goes_where_another_server_has_its_beginning() {
+        let flags = ChunkFlags::SELF_CONTAINED | ChunkFlags::KEYFRAME;
+        with_outbox(Memory::RamOnly, |outbox| {
+            for part in 1..3 {
+                let seq = u64::from(part);
+                outbox.push(&chunk_of(seq, flags, part), 20);
+            }
+            outbox.push(&chunk(3), 40);
+            outbox.drop_rest_of_keyframe(3);
+            assert_eq!(outbox.hole_at(3), None, "this one opens by itself");
+            outbox.drop_rest_of_keyframe(1);
+            let hole = outbox.hole_at(1).unwrap();
+            assert_eq!((hole.from_seq, hole.to_seq), (1, 2));
+            assert!(outbox.find(3).is_some());
+        });
+    }
+
+    #[test]
     fn with_a_spool_only_what_is_spooled_leaves_the_memory_and_is_sent() {
         with_outbox(Memory::Disk, |outbox| {
             push(outbox, 1..=2);

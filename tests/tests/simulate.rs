@@ -9,11 +9,12 @@ const SEEDS: u64 = 60;
 /// Seeds from which on nothing may be left that was never reached.
 const COVERING_SEEDS: u64 = 1_000;
 /// Seeds that once failed.
-const FAILED_ONCE: [u64; 5] = [
+const FAILED_ONCE: [u64; 6] = [
     5,    // a dropped keyframe's later parts were sent behind the Jump and did not decode
     170,  // a hole at the end of a log left a quiet sensor's table untold
     16,   // a log older than the server remembers came again (HEL-034)
     1048, // the oracle: an image of before a crash, and of before the log that told of it
+    1385, // without a spool, half a keyframe went to another server
     1052, // a keyframe went on behind a hole that had taken its beginning
 ];
 

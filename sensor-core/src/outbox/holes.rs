@@ -20,6 +20,14 @@ impl Outbox<'_> {
         }
     }
 
+    /// Makes a hole of the chunk `seq` where it goes on with a keyframe whose beginning another
+    /// server has: here it would decode to nothing. Its parts hold no facts.
+    pub(crate) fn drop_rest_of_keyframe(&mut self, seq: u64) {
+        if self.is_later_part(seq) {
+            self.drop_chunk(seq);
+        }
+    }
+
     /// Whether the chunk `seq` is a part of a keyframe whose beginning lies before it.
     pub(super) fn is_later_part(&mut self, seq: u64) -> bool {
         let chunk = self.window.find(seq).and_then(|held| Chunk::decode(held.bytes).ok());

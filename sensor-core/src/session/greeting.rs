@@ -143,7 +143,8 @@ impl Session<'_> {
             let find = self.find_of_server_behind(index, before);
             self.locate(index, find, grant);
         } else if before < log.acked.seq {
-            // Every chunk of such a log opens by itself.
+            // Every chunk of such a log opens by itself, but for the later parts of a keyframe.
+            self.outboxes[index].drop_rest_of_keyframe(log.acked.seq + 1);
             self.jump_to(now, index, (before, grant.chain), log.acked);
             self.is_segment_wanted |= grant.lane == Lane::Bulk;
         } else {

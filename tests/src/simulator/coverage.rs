@@ -118,7 +118,6 @@ reached! {
         Resent = "chunk sent again",
         StoredTwice = "chunk stored by two servers, told apart by its key",
         Throttle = "Nack(Throttled) sent",
-        OutOfOrder = "Nack(OutOfOrder) sent",
         Resync = "Resync sent",
         DroppedOp = "fact dropped before a chunk and announced in one",
         GreetedWithPending = "Hello while entries were on their way to the journal",

@@ -209,11 +209,11 @@ impl World<'_> {
 
     // --- Sensors.
 
-    fn may_die(&self, place: usize) -> bool {
+    pub(super) fn may_die(&self, place: usize) -> bool {
         self.places[place].sensor.is_alive() && self.pool.len() > LIVES_RESERVE
     }
 
-    fn end_sensor(&mut self, place: usize, how: Reached) {
+    pub(super) fn end_sensor(&mut self, place: usize, how: Reached) {
         if !self.may_die(place) {
             return;
         }

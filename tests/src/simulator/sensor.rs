@@ -41,6 +41,8 @@ pub(crate) enum Wish {
     HangUp,
     /// These bytes to the server.
     Send(Vec<u8>),
+    /// To die between the acceptance of a command and its execution.
+    Die,
 }
 
 /// Why a fact may be missing although no Jump covers it.
@@ -108,6 +110,8 @@ pub(crate) struct SensorMachine<'m> {
     pub(crate) skew_ms: i64,
     pub(crate) link: Option<u64>,
     pub(crate) wishes: Vec<Wish>,
+    /// Whether there is another life after this one.
+    pub(crate) may_die: bool,
     pub(crate) truth: Truth,
     /// Events worth counting, for the world.
     pub(crate) notes: Vec<super::coverage::Reached>,
@@ -134,6 +138,7 @@ impl<'m> SensorMachine<'m> {
             skew_ms: 0,
             link: None,
             wishes: Vec::new(),
+            may_die: false,
             truth: Truth::default(),
             notes: Vec::new(),
             current: [LogId([0; 16]); 2],

@@ -525,6 +525,7 @@ impl<'m> World<'m> {
             self.coverage.count(note);
         }
         let life = self.places[number].sensor.lives;
+        self.places[number].sensor.may_die = self.may_die(number);
         for wish in std::mem::take(&mut self.places[number].sensor.wishes) {
             match wish {
                 Wish::Ask { reason, trouble_with } => {
@@ -536,6 +537,7 @@ impl<'m> World<'m> {
                     let at_ns = self.now_ns + self.chance.between(1, 60) * MS;
                     self.dials.push((at_ns, number, life, server));
                 }
+                Wish::Die => return self.end_sensor(number, Reached::SensorKilled),
                 Wish::HangUp => {
                     tell(self.now_ns, || format!("machine {number} hangs up"));
                     self.hang_up_sensor(number);

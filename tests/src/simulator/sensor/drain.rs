@@ -224,6 +224,11 @@ impl SensorMachine<'_> {
             }
             Event::LogDrained { lane, log } => self.handle_drained(now, lane, log),
             Event::AcceptCommand(number) => self.accept(now, number),
+            Event::ExecuteCommand(_)
+                if self.may_die && self.kept == Kept::Disk && chance.once_in(4) =>
+            {
+                self.wishes.push(Wish::Die);
+            }
             Event::ExecuteCommand(command) => self.execute(now, &command),
             Event::Greeted { .. } | Event::Call { .. } | Event::Reply { .. } => {}
         }
@@ -302,6 +307,8 @@ impl SensorMachine<'_> {
                     LogCause::Forked => Reached::OpenedForked,
                     _ => Reached::OpenedRolledBack,
                 });
+                // What came while the disk refused is in no log either.
+                self.note_given_up(lane, parent.log);
                 self.disk.handle_drained(lane, parent.log);
                 self.current[lane.index()] = log;
                 self.truth.logs.push((lane, log, cause));

@@ -104,7 +104,10 @@ impl Watch {
                     broken.push(format!("{:?} was told that it went beyond its credit", nack.lane));
                 }
                 NackReason::Throttled => coverage.count(Reached::Throttle),
-                NackReason::OutOfOrder => coverage.count(Reached::OutOfOrder),
+                // Nothing is lost on the way, so that a chunk out of order was sent so.
+                NackReason::OutOfOrder => {
+                    broken.push(format!("{:?} was told that it left a chunk out", nack.lane));
+                }
                 NackReason::StoreFailed => {}
             },
             Ok(Some(Message::Resync(_))) => coverage.count(Reached::Resync),
