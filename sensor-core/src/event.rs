@@ -25,8 +25,8 @@ pub enum DialTarget {
 pub enum Find {
     /// The place behind this chunk.
     Behind(u64),
-    /// The place before the first chunk of the segment that holds this chunk; where it lies in a
-    /// hole, of the segment behind that.
+    /// The place before the first chunk of the segment that holds this chunk; where none does (it
+    /// was trimmed, or lay in a hole), of the first segment behind it.
     SegmentOf(u64),
 }
 

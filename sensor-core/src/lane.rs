@@ -25,9 +25,9 @@ use crate::time::Now;
 pub(crate) enum Phase {
     /// A HelloAck.
     Ungranted,
-    /// The shell: where something lies in its spool. `chain` is the server's, before `next_seq`;
+    /// The shell: where something lies in its spool. `base` is what the server has, on its word;
     /// `is_unknown` when that place itself was looked for in vain.
-    Locating { find: Find, next_seq: u64, chain: Chain, is_unknown: bool, told: Told },
+    Locating { find: Find, base: Position, is_unknown: bool, told: Told },
     /// The shell: a new log.
     Opening { cause: LogCause, told: Told },
     /// The shell: what comes after an old log that is all stored.

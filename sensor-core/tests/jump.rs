@@ -280,3 +280,41 @@ fn jmp_009_more_holes_than_there_is_room_for_swallow_what_lies_between() {
     };
     assert_eq!(facts(&peer, BULK_LOG) + jumped, 18, "each fact is stored or told of");
 }
+
+#[test]
+fn hel_024_a_branch_of_more_facts_in_fewer_chunks_is_not_jumped_back_into() {
+    let (mut a, mut b) = (Peer::new(0xa), Peer::new(0xb));
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    rig.lookups(5);
+    rig.settle(&mut a);
+    let (logs, shell) = rig.image();
+    // One branch at A: many facts in few chunks.
+    for _ in 0..4 {
+        rig.quick_lookups(6);
+        rig.lookups(1);
+    }
+    rig.settle(&mut a);
+    rig.cut();
+    let stored = (a.heads[&BULK].next_seq, a.heads[&BULK].next_index);
+
+    // The other one at B: few facts in many chunks.
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+    rig.settle(&mut b);
+    while b.heads[&BULK].next_seq <= stored.0 {
+        rig.lookups(1);
+        rig.settle(&mut b);
+    }
+    // A segment begins there, so that nothing before it is held to compare with.
+    rig.reconnect(&mut b);
+    rig.lookups(1);
+    rig.settle(&mut b);
+    assert!(b.heads[&BULK].next_index < stored.1, "{:?}", b.heads[&BULK]);
+    rig.reconnect(&mut a);
+    rig.settle(&mut a);
+    let made = rig.sensor.positions(Lane::Bulk);
+    assert_eq!((made.cause, made.parent.unwrap().log), (LogCause::Forked, BULK_LOG));
+    assert!(jumps(&a).is_empty());
+    assert_eq!((a.heads[&BULK].next_seq, a.heads[&BULK].next_index), stored);
+}

@@ -9,13 +9,15 @@ const SEEDS: u64 = 60;
 /// Seeds from which on nothing may be left that was never reached.
 const COVERING_SEEDS: u64 = 1_000;
 /// Seeds that once failed.
-const FAILED_ONCE: [u64; 6] = [
+const FAILED_ONCE: [u64; 8] = [
     5,    // a dropped keyframe's later parts were sent behind the Jump and did not decode
     170,  // a hole at the end of a log left a quiet sensor's table untold
     16,   // a log older than the server remembers came again (HEL-034)
     1048, // the oracle: an image of before a crash, and of before the log that told of it
     1385, // without a spool, half a keyframe went to another server
     1052, // a keyframe went on behind a hole that had taken its beginning
+    898,  // a Jump back into a branch of more facts in fewer chunks
+    2530, // a restored server asked for what lay in an acknowledged hole
 ];
 
 #[test]

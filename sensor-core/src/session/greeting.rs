@@ -145,7 +145,7 @@ impl Session<'_> {
         } else if before < log.acked.seq {
             // Every chunk of such a log opens by itself, but for the later parts of a keyframe.
             self.outboxes[index].drop_rest_of_keyframe(log.acked.seq + 1);
-            self.jump_to(now, index, (before, grant.chain), log.acked);
+            self.jump_to(now, index, base_of(grant), log.acked);
             self.is_segment_wanted |= grant.lane == Lane::Bulk;
         } else {
             let known = self.links[index].position(before).filter(|_| log.acked.seq != before);
@@ -169,7 +169,7 @@ impl Session<'_> {
         let seq = grant.next_seq.checked_sub(1)?;
         let hole = self.outboxes[index].hole_at(seq)?;
         let is_inside = seq < hole.to_seq || self.is_open_end(index, seq);
-        is_inside.then_some(Position { seq, next_index: grant.next_index, chain: grant.chain })
+        is_inside.then_some(base_of(grant))
     }
 
     /// Whether `seq` ends a hole of which nobody knows how much was in it.
@@ -197,8 +197,7 @@ impl Session<'_> {
     fn locate(&mut self, index: usize, find: Find, grant: &LogGrant) {
         self.links[index].phase = Phase::Locating {
             find,
-            next_seq: grant.next_seq,
-            chain: grant.chain,
+            base: base_of(grant),
             is_unknown: false,
             told: Told::NotYet,
         };
@@ -207,15 +206,14 @@ impl Session<'_> {
     /// The shell looked something up.
     pub(crate) fn handle_located(&mut self, now: Now, lane: Lane, found: Option<Position>) {
         let index = lane.index();
-        let Phase::Locating { find, next_seq, chain, is_unknown, .. } = self.links[index].phase
-        else {
+        let Phase::Locating { find, base, is_unknown, .. } = self.links[index].phase else {
             return;
         };
         let log = *self.outboxes[index].sending();
-        let before = next_seq - 1;
+        let Position { seq: before, chain, .. } = base;
         let look = |find, is_unknown| {
             let told = Told::NotYet;
-            Phase::Locating { find, next_seq, chain, is_unknown, told }
+            Phase::Locating { find, base, is_unknown, told }
         };
         match (find, found) {
             (Find::Behind(seq), Some(found)) if found.seq == seq => {
@@ -237,7 +235,7 @@ impl Session<'_> {
                 self.is_segment_wanted |= to.seq == log.made.seq
                     && lane == Lane::Bulk
                     && !self.outboxes[index].has_tail();
-                self.jump_to(now, index, (before, chain), to);
+                self.jump_to(now, index, base, to);
             }
         }
     }
@@ -257,11 +255,15 @@ impl Session<'_> {
         self.finish_grant(index);
     }
 
-    /// The server gets nothing up to `to`: another one stored it, or it lost it.
-    fn jump_to(&mut self, now: Now, index: usize, (before, chain): (u64, Chain), to: Position) {
+    /// The server gets nothing up to `to`: another one stored it, or it lost it. A server that has
+    /// more facts in fewer chunks has them of another branch.
+    fn jump_to(&mut self, now: Now, index: usize, base: Position, to: Position) {
         let Some(server) = self.server() else { return };
+        if base.next_index > to.next_index {
+            return self.give_up(index, LogCause::Forked);
+        }
         let outbox = &self.outboxes[index];
-        let from_seq = before + 1;
+        let from_seq = base.seq + 1;
         let hole = Hole {
             log: outbox.sending().log,
             from_seq,
@@ -270,7 +272,6 @@ impl Session<'_> {
             chain: to.chain,
             cause: outbox.hole_cause(server, from_seq, to.seq),
         };
-        let base = Position { seq: before, next_index: 0, chain };
         self.links[index].grant(now, base, Some(hole));
         self.finish_grant(index);
     }
@@ -306,6 +307,12 @@ impl Session<'_> {
             Some(Connection { stage: Stage::Live | Stage::Draining { .. }, .. })
         )
     }
+}
+
+/// What the server has of the log, on its word.
+fn base_of(grant: &LogGrant) -> Position {
+    let seq = grant.next_seq.saturating_sub(1);
+    Position { seq, next_index: grant.next_index, chain: grant.chain }
 }
 
 fn log_head<'b>(outbox: &mut Outbox<'_>, buffer: &'b mut [u8]) -> Result<LogHead<'b>, BufferFull> {

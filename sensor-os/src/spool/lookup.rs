@@ -76,8 +76,9 @@ impl Spool {
         self.fetch((lane, log), seq, &mut Vec::new())
     }
 
-    /// The place before the first chunk of the segment that holds `seq`; where that lies in a hole,
-    /// of the segment behind it.
+    /// The place before the first chunk of the segment that holds `seq`; where none does, of the
+    /// segment behind it. Whether a hole is why may not be known any more: an acknowledged hole is
+    /// forgotten, and a restored server asks for what lay in it.
     ///
     /// # Errors
     /// There is no such log.
@@ -90,9 +91,7 @@ impl Spool {
         let Some(mut at) = known.segment_of(seq) else {
             let mut later = known.segments.iter();
             let next = later.find(|segment| segment.opens && segment.before.seq >= seq);
-            return Ok(next
-                .filter(|_| known.progress.hole_at(seq).is_some())
-                .map(|next| next.before));
+            return Ok(next.map(|next| next.before));
         };
         while at > 0 && !known.segments[at].opens {
             at -= 1;

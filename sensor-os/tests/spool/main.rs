@@ -296,6 +296,22 @@ fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
 }
 
 #[test]
+fn what_lay_in_an_acknowledged_hole_is_answered_with_the_segment_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
+    let to = Place { seq: 3, next_index: 40, chain: Chain([3; 32]) };
+    spool.skip(Lane::Bulk, to, cause).unwrap();
+    append(&mut spool, Sort::Keyframe, 100).unwrap();
+    spool.handle_stored((Lane::Bulk, LOG), SERVER, to, 0);
+    assert_eq!(spool.holes(Lane::Bulk, LOG), []);
+    let mut before = |seq| spool.before_segment_of((Lane::Bulk, LOG), seq).unwrap();
+    assert_eq!(before(1), Some(to));
+    assert_eq!(before(3), Some(to));
+    assert_eq!(before(5), None, "not made yet");
+}
+
+#[test]
 fn a_hole_of_a_log_that_holds_nothing_else_is_announced_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open_first(folder.path());

@@ -416,7 +416,10 @@ impl Shell {
             Find::Behind(seq) => behind(seq),
             Find::SegmentOf(seq) => {
                 let mut before = chunks.range(..=seq).rev();
-                before.find(|(_, (_, opens, _))| *opens).and_then(|(start, _)| behind(start - 1))
+                let holds = before.find(|(_, (_, opens, _))| *opens);
+                let mut later = chunks.range(seq..);
+                let segment = holds.or_else(|| later.find(|(_, (_, opens, _))| *opens));
+                segment.and_then(|(start, _)| behind(start - 1))
             }
         }
     }

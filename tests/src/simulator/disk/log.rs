@@ -166,7 +166,10 @@ impl Log {
 
     pub(super) fn before_segment_of(&self, seq: u64) -> Option<Position> {
         let holds = |file: &File| file.before.seq < seq && seq <= file.last_seq();
-        let mut at = self.segments.iter().position(holds)?;
+        let Some(mut at) = self.segments.iter().position(holds) else {
+            let is_behind = |file: &&File| file.opens && file.before.seq >= seq;
+            return self.segments.iter().find(is_behind).map(|file| file.before);
+        };
         while at > 0 && !self.segments[at].opens {
             at -= 1;
         }
