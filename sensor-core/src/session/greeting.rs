@@ -195,12 +195,8 @@ impl Session<'_> {
     }
 
     fn locate(&mut self, index: usize, find: Find, grant: &LogGrant) {
-        self.links[index].phase = Phase::Locating {
-            find,
-            base: base_of(grant),
-            is_unknown: false,
-            told: Told::NotYet,
-        };
+        self.links[index].phase =
+            Phase::Locating { find, base: base_of(grant), is_unknown: false, told: Told::NotYet };
     }
 
     /// The shell looked something up.
