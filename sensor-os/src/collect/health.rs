@@ -59,7 +59,7 @@ impl Report {
     }
 
     pub(crate) fn stopped() -> Self {
-        Self::stopped_since("collection was stopped on command")
+        Self::stopped_since("collection is stopped")
     }
 
     pub(crate) fn not_configured() -> Self {
