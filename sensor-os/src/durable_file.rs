@@ -146,7 +146,17 @@ fn folder_of(path: &Path) -> &Path {
 /// A lock on a folder that ends with the process that holds it.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FolderLock {
+    /// Closing would not do: a process that is being started just now has a copy of the descriptor
+    /// until it becomes another program, and would hold the lock on.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            log::warn!("a folder's lock is not given back: {error}");
+        }
+    }
 }
 
 /// Whether a folder's lock was free.
@@ -169,7 +179,7 @@ pub(crate) fn lock_folder(folder: &Path) -> io::Result<Locked> {
     // A link that somebody laid there must not have us open, or make, a file of its choice.
     let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Locked::Ours(FolderLock { _file: file })),
+        Ok(()) => Ok(Locked::Ours(FolderLock { file })),
         Err(fs::TryLockError::WouldBlock) => Ok(Locked::Others),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
@@ -178,6 +188,16 @@ pub(crate) fn lock_folder(folder: &Path) -> io::Result<Locked> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_back_is_free_though_a_copy_of_its_descriptor_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let Locked::Ours(lock) = lock_folder(folder.path()).unwrap() else { panic!("it is free") };
+        let copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(matches!(lock_folder(folder.path()).unwrap(), Locked::Ours(_)));
+        drop(copy);
+    }
 
     #[test]
     fn a_key_is_the_owners_alone_and_nothing_else_is_left() {

@@ -15,6 +15,7 @@ use lapwing_protocol::feed::{FeedPage, FeedRequest, Page, PageRequest};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::limits::{FEED_PAGE_MAX, FEED_WAIT_MS_MAX};
 use lapwing_protocol::malop::{MalOpAddComment, MalOpFilter, MalOpSetStatus, MalOpShow};
+use lapwing_server_core::malop::MalOps;
 use lapwing_store::StoreError;
 use smol::Timer;
 
@@ -71,23 +72,23 @@ impl Desk {
     /// The last changed first.
     async fn malops(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let filter: MalOpFilter = from_body(body)?;
-        self.state.settle().await?;
-        let mut items = Vec::new();
-        self.state.look(|malops| {
+        let list = |malops: &MalOps| {
+            let mut items = Vec::new();
             for group in malops.malops(filter.status).take(filter.limit as usize) {
                 group.push_to(&mut items);
                 if items.len() >= LIST_BYTES {
                     break;
                 }
             }
-        });
-        Ok(items)
+            items
+        };
+        self.state.look_durable(list).await
     }
 
     async fn malop(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let MalOpShow { malop } = from_body(body)?;
-        self.state.settle().await?;
-        let Some(group) = self.state.look(|malops| malops.malop(malop).cloned()) else {
+        let group = self.state.look_durable(|malops| malops.malop(malop).cloned()).await?;
+        let Some(group) = group else {
             let text = format!("there is no MalOp {malop}; `malops list` shows those there are");
             return Err(Failure::new(Code::NOT_FOUND, text));
         };
@@ -99,12 +100,12 @@ impl Desk {
 
     async fn suspicions(&self, body: &[u8]) -> Result<Vec<u8>, Failure> {
         let request: PageRequest = from_body(body)?;
-        self.state.settle().await?;
         let (offset, limit) = (request.offset as usize, request.limit.min(FEED_PAGE_MAX) as usize);
-        let (total, numbers) = self.state.look(|malops| {
+        let page = |malops: &MalOps| {
             let all = malops.suspicions();
             (all.len(), all.skip(offset).take(limit).collect())
-        });
+        };
+        let (total, numbers) = self.state.look_durable(page).await?;
         let items = self.read(move |state| state.bodies(numbers)).await?;
         let total = u32::try_from(total).unwrap_or(u32::MAX);
         to_body(&Page::<()> { total, items: Items::from_bytes(&items) })

@@ -250,6 +250,20 @@ impl State {
         smol::future::or(settled, late).await
     }
 
+    /// What `look` sees, once all of it is durable: what comes meanwhile is not shown before its
+    /// rows can be read.
+    ///
+    /// # Errors
+    /// The store has failed or is stuck.
+    pub(crate) async fn look_durable<T>(
+        &self,
+        look: impl FnOnce(&MalOps) -> T,
+    ) -> Result<T, Failure> {
+        let seen = self.look(look);
+        self.settle().await?;
+        Ok(seen)
+    }
+
     /// Durable changes behind `cursor`.
     pub(crate) fn changes(&self, cursor: u64, limit: usize) -> Changes {
         let last = self.durable_change.load(Ordering::Acquire);
