@@ -75,6 +75,9 @@ pub(crate) struct Outbox<'a> {
     stored: Lent<'a, Stored>,
     /// The first chunk that was not sent in this session, and so may be dropped first.
     pub(crate) unsent_seq: u64,
+    /// How many of the last chunks of `current` no server can have from here. Of what was made
+    /// before this start nobody knows whether it was sent.
+    never_sent: u32,
     /// Facts dropped because memory was full.
     pub(crate) facts_dropped: u64,
     pub(crate) chunks_made: u64,
@@ -102,6 +105,7 @@ impl<'a> Outbox<'a> {
             holes: Lent::new(holes),
             stored: Lent::new(stored),
             unsent_seq: current.acked.seq + 1,
+            never_sent: 0,
             facts_dropped: 0,
             chunks_made: 0,
             bytes_made: 0,
@@ -149,6 +153,20 @@ impl<'a> Outbox<'a> {
         }
     }
 
+    /// Everything before `cursor` of the log that is sent went out.
+    pub(crate) fn note_sent(&mut self, cursor: u64) {
+        self.unsent_seq = cursor;
+        if self.tail.is_none() {
+            let left = (self.current.made.seq + 1).saturating_sub(cursor);
+            self.never_sent = self.never_sent.min(u32::try_from(left).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Whether some server may have the chunk `seq` of the log that is sent from here.
+    pub(crate) fn may_be_sent(&self, seq: u64) -> bool {
+        self.tail.is_some() || seq.saturating_add(self.never_sent.into()) <= self.current.made.seq
+    }
+
     /// Whether two more of the largest chunks find room without one being lost.
     pub(crate) fn has_room(&self, chunk_bytes_max: usize) -> bool {
         let wanted = 2 * (chunk_bytes_max + CHUNK_RECORD_BYTES);
@@ -161,6 +179,7 @@ impl<'a> Outbox<'a> {
         let body_at = if cfg!(mutant = "sensor_chain_over_body") { 2 } else { 0 };
         let chain = self.current.made.chain.next(chunk.get(body_at..).unwrap_or_default());
         self.current.made = Position { seq, next_index, chain };
+        self.never_sent = self.never_sent.saturating_add(1);
         self.chunks_made += 1;
         self.bytes_made += chunk.len() as u64;
         while !self.window.push(seq, chain, chunk) {
@@ -358,6 +377,7 @@ impl<'a> Outbox<'a> {
         self.unspooled_bytes = 0;
         self.started_index = log.made.next_index;
         self.unsent_seq = 1;
+        self.never_sent = 0;
         lost
     }
 }

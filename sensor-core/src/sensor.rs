@@ -299,6 +299,9 @@ impl<'a> Sensor<'a> {
         if lane == Lane::Bulk {
             engine.untold_seq = None;
             engine.session.facts_given_up[0] += engine.recorder.open_log(log.log);
+            // Who has the old log's rows has those of another branch: it is told of these, however
+            // long the next fact takes.
+            engine.session.is_segment_wanted |= engine.recorder.rows() > 0;
         }
         engine.session.handle_open_log(lane, log);
     }

@@ -137,6 +137,90 @@ fn hel_023_a_rolled_back_disk_goes_on_in_a_new_log_and_only_what_was_made_since_
 }
 
 #[test]
+fn hel_023_a_new_log_tells_the_rows_at_once_however_quiet_the_machine_is() {
+    let mut peer = Peer::new(0xa);
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    rig.lookups(5);
+    rig.settle(&mut peer);
+    let (logs, shell) = rig.image();
+    rig.lookups(20);
+    rig.settle(&mut peer);
+    rig.cut();
+
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+    rig.service("ssh", "active");
+    rig.settle(&mut peer);
+    let made = rig.sensor.positions(Lane::Bulk);
+    assert_eq!(made.cause, LogCause::RolledBack);
+    rig.all_stored(&peer, Lane::Bulk);
+    assert_eq!(peer.read(Lane::Bulk, made.log).rows.len(), 1);
+}
+
+#[test]
+fn hel_024_a_server_in_a_hole_with_facts_that_the_hole_has_not_is_of_another_branch() {
+    let mut peer = Peer::new(0xa);
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    rig.lookups(5);
+    rig.settle(&mut peer);
+    let (logs, shell) = rig.image();
+    rig.quick_lookups(20);
+    rig.lookups(2);
+    rig.settle(&mut peer);
+    let stored = peer.heads[&BULK].next_seq - 1;
+    rig.cut();
+
+    // The image ran on: in as many chunks fewer facts, and those were dropped.
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+    rig.lookups(5);
+    let acked = rig.sensor.positions(Lane::Bulk).acked.seq;
+    let made = rig.sensor.positions(Lane::Bulk).made;
+    assert!(stored < made.seq && made.next_index < peer.heads[&BULK].next_index);
+    let (logs, shell) = rig.image();
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 90_000);
+    let now = at(rig.ms);
+    rig.shell.drop_run(&mut rig.sensor, now, BULK, acked + 1..=made.seq);
+    rig.lookups(1);
+    rig.settle(&mut peer);
+    let new = rig.sensor.positions(Lane::Bulk);
+    assert_eq!((new.cause, new.parent.unwrap().log), (LogCause::Forked, BULK_LOG));
+    assert!(jumps(&peer).is_empty());
+    assert_eq!(told_lost(&peer), [lost(6)]);
+}
+
+#[test]
+fn hel_024_a_server_in_a_hole_of_what_was_never_sent_is_of_another_branch() {
+    let mut peer = Peer::new(0xa);
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    rig.lookups(5);
+    rig.settle(&mut peer);
+    let (logs, shell) = rig.image();
+    rig.lookups(3);
+    rig.settle(&mut peer);
+    rig.cut();
+
+    // The image ran on without a server, and its spool reached its bound.
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+    rig.lookups(100);
+    let acked = rig.sensor.positions(Lane::Bulk).acked.seq;
+    let made = rig.sensor.positions(Lane::Bulk).made;
+    let now = at(rig.ms);
+    rig.shell.drop_run(&mut rig.sensor, now, BULK, acked + 1..=made.seq);
+    rig.lookups(1);
+    rig.settle(&mut peer);
+    let new = rig.sensor.positions(Lane::Bulk);
+    assert_eq!((new.cause, new.parent.unwrap().log), (LogCause::Forked, BULK_LOG));
+    assert!(jumps(&peer).is_empty());
+    assert_eq!(told_lost(&peer), [lost(101)]);
+}
+
+#[test]
 fn hel_024_a_branch_that_ran_on_goes_on_in_a_new_log_and_what_nobody_has_is_told() {
     // The image is of the last acknowledged place, or of an earlier one.
     for is_forked in [true, false] {

@@ -6,11 +6,14 @@
 mod world;
 
 use lapwing_protocol::chunk::Chunk;
+use lapwing_protocol::command::{Action, Command, CommandNumber, Outcome};
 use lapwing_protocol::delivery::{Jump, JumpCause, LossReason};
-use lapwing_protocol::element::{Change, Fact, Field, Value, dns};
+use lapwing_protocol::element::{Change, Fact, Field, Value, dns, finding};
 use lapwing_protocol::hello::{LogCause, Memory};
 use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::message::Message;
 use lapwing_protocol::op::DropReason;
+use lapwing_sensor_core::limits::COMMANDS_MAX;
 use lapwing_sensor_core::*;
 use world::peer::Peer;
 use world::rig::Rig;
@@ -317,4 +320,44 @@ fn hel_024_a_branch_of_more_facts_in_fewer_chunks_is_not_jumped_back_into() {
     assert_eq!((made.cause, made.parent.unwrap().log), (LogCause::Forked, BULK_LOG));
     assert!(jumps(&a).is_empty());
     assert_eq!((a.heads[&BULK].next_seq, a.heads[&BULK].next_index), stored);
+}
+
+/// What is fetched for one lane holds up the other until it is sent; after a Hello nobody sends it.
+#[test]
+fn dlv_013_what_was_fetched_before_another_hello_holds_up_no_lane() {
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    let (mut first, mut second) = (Peer::new(0xa), Peer::new(0xb));
+    let fields = [Field::new(finding::code, Value::U64(26))];
+    let (kind, time_ns) = (finding::KIND, 7);
+    let fact = Fact { kind, change: Change::Event, time_ns, fields: &fields };
+    rig.shell.fact(&mut rig.sensor, at(rig.ms), Lane::Urgent, &fact);
+    rig.lookups(2);
+    rig.settle(&mut first);
+    rig.cut();
+    rig.lookups(100);
+    rig.ms += 10_000;
+    rig.sensor.handle_timeout(at(rig.ms));
+
+    // Greeted by a server that lacks the urgent chunk, it wants that back; before it is sent come
+    // more commands than it takes, and it says Hello again when those it took are told.
+    let is_urgent = |event: &String| event.starts_with("Fetch { lane: Urgent");
+    while !rig.shell.seen.iter().any(is_urgent) {
+        assert!(rig.shell.step(&mut rig.sensor, at(rig.ms), &mut second));
+    }
+    for seq in 1..=COMMANDS_MAX as u64 + 1 {
+        let (number, action) = (CommandNumber { issuer: 1, seq }, Action::StopCollection);
+        let command = Command { number, expires_after_ms: 60_000, action };
+        second.send(&Message::Command(command));
+    }
+    let commands = std::mem::take(&mut second.output);
+    rig.shell.input(&mut rig.sensor, at(rig.ms), &commands);
+    for seq in 1..=COMMANDS_MAX as u64 {
+        let number = CommandNumber { issuer: 1, seq };
+        rig.sensor.handle_outcome(at(rig.ms), number, Outcome::Done, "").unwrap();
+        rig.shell.spool(&mut rig.sensor, at(rig.ms));
+    }
+    rig.settle(&mut second);
+    assert_eq!(second.hellos, 2);
+    rig.all_stored(&second, Lane::Bulk);
 }

@@ -102,9 +102,13 @@ impl Outbox<'_> {
 
     /// Facts in a hole that the shell declares, where it is known with which one it begins.
     pub(crate) fn facts_in(&mut self, hole: &Hole) -> Option<u64> {
-        let before = hole.from_seq.checked_sub(1)?;
-        let first_index = self.next_index_behind(hole.log, before)?;
+        let first_index = self.first_index_of(hole)?;
         Some(hole.next_index?.saturating_sub(first_index))
+    }
+
+    /// The first index in a hole, where it is known.
+    pub(crate) fn first_index_of(&mut self, hole: &Hole) -> Option<u64> {
+        self.next_index_behind(hole.log, hole.from_seq.checked_sub(1)?)
     }
 
     fn next_index_behind(&mut self, log: LogId, seq: u64) -> Option<u64> {

@@ -94,6 +94,9 @@ impl Session<'_> {
         for link in &mut self.links {
             link.disconnect();
         }
+        // What the shell had read may lie before what this server wants next: nobody would take it,
+        // and the lane that shares the place would wait for ever.
+        self.fetch.clear();
         if let State::Open(connection) = &mut self.state {
             connection.stage = Stage::Greeting { since_ns: now.monotonic_ns };
         }
@@ -165,11 +168,17 @@ impl Session<'_> {
     /// dropped, and nothing is left here to compare its chain with. The Jump that follows, from
     /// there on, sets it. Behind the last chunk of a hole there is none, and the chain must be the
     /// hole's own; but for the end of a log of which nobody knows how it went on.
-    fn place_in_hole(&self, index: usize, grant: &LogGrant) -> Option<Position> {
+    /// What was never sent from here, and facts that the hole does not hold, are of another branch.
+    fn place_in_hole(&mut self, index: usize, grant: &LogGrant) -> Option<Position> {
         let seq = grant.next_seq.checked_sub(1)?;
         let hole = self.outboxes[index].hole_at(seq)?;
         let is_inside = seq < hole.to_seq || self.is_open_end(index, seq);
-        is_inside.then_some(base_of(grant))
+        let next_index = grant.next_index;
+        let begins = self.outboxes[index].first_index_of(&hole);
+        let is_of_it = hole.next_index.is_none_or(|end| next_index <= end)
+            && begins.is_none_or(|begins| begins <= next_index);
+        let is_mine = is_of_it && self.outboxes[index].may_be_sent(seq);
+        (is_inside && is_mine).then_some(base_of(grant))
     }
 
     /// Whether `seq` ends a hole of which nobody knows how much was in it.

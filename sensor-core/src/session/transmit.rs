@@ -70,7 +70,7 @@ impl Session<'_> {
             }
             Next::Chunk(seq) => self.transmit_chunk(now, lane, seq, buffer)?,
         };
-        self.outboxes[index].unsent_seq = self.links[index].cursor();
+        self.outboxes[index].note_sent(self.links[index].cursor());
         Ok(length)
     }
 

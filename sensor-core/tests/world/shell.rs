@@ -143,7 +143,21 @@ impl Shell {
         is_busy
     }
 
-    fn input(&mut self, sensor: &mut Sensor<'_>, now: Now, mut bytes: &[u8]) {
+    /// Does one thing: an event, or a frame and the answer to it. `false` when there is nothing.
+    pub(crate) fn step(&mut self, sensor: &mut Sensor<'_>, now: Now, peer: &mut Peer) -> bool {
+        self.spool(sensor, now);
+        if self.event(sensor, now, peer) {
+            return true;
+        }
+        let mut buffer = vec![0; 20_000];
+        let length = sensor.poll_transmit(now, &mut buffer).expect("room for a frame");
+        peer.handle(&buffer[..length]);
+        let answer = std::mem::take(&mut peer.output);
+        self.input(sensor, now, &answer);
+        length > 0 || sensor.poll_timeout() == Some(0)
+    }
+
+    pub(crate) fn input(&mut self, sensor: &mut Sensor<'_>, now: Now, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = sensor.handle_input(now, bytes);
             bytes = &bytes[taken..];
