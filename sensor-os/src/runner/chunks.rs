@@ -171,18 +171,22 @@ impl Runner<'_> {
         if !self.spool.is_sync_due(now.monotonic_ns) {
             return;
         }
-        match self.spool.sync(now.monotonic_ns) {
-            Ok(()) => {
-                if !self.losses.is_failing {
-                    self.set_trouble(String::new());
-                }
-                self.report_spooled(now);
-            }
+        match self.sync_spool(now) {
+            Ok(()) if !self.losses.is_failing => self.set_trouble(String::new()),
+            Ok(()) => {}
             Err(error) => {
                 log::error!("{error}");
                 self.set_trouble(error.to_string());
             }
         }
+    }
+
+    /// Syncs the spool, whoever wants that, and tells the core of it: with `each` nothing may be
+    /// sent before, and after a sync of which it did not hear none is due.
+    pub(super) fn sync_spool(&mut self, now: Now) -> Result<(), SpoolError> {
+        self.spool.sync(now.monotonic_ns)?;
+        self.report_spooled(now);
+        Ok(())
     }
 
     /// What is wrong with the spool, for the status and for who asks for a report.

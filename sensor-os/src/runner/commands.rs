@@ -75,7 +75,7 @@ impl Runner<'_> {
             return;
         }
         self.command = None;
-        match self.spool.sync(now.monotonic_ns) {
+        match self.sync_spool(now) {
             Ok(()) => self.save_ended(command),
             Err(error) => log::error!("{error}"),
         }

@@ -106,7 +106,9 @@ impl Spool {
             return Ok(Some(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 }));
         }
         let mut logs = self.lanes.iter_mut().flat_map(LaneLogs::all_mut);
-        let Some((log, count)) = logs.find_map(|log| stored(log).map(|count| (log, count))) else {
+        let droppable = |log: &LogFolder| stored(log).or_else(|| left_behind(log));
+        let Some((log, count)) = logs.find_map(|log| droppable(log).map(|count| (log, count)))
+        else {
             return Ok(None);
         };
         log.save_progress()?;
@@ -173,6 +175,14 @@ fn stored(log: &LogFolder) -> Option<usize> {
     let is_last = log.segments.len() <= count;
     let is_stored = |seq| seq < log.progress.acked.seq || cfg!(mutant = "trimmed_before_acked");
     (!is_last && is_stored(log.segments[count - 1].last_seq)).then_some(count)
+}
+
+/// How many files there are where all in them is stored and a hole follows: what comes next opens,
+/// and one that fills the spool alone would else never go.
+fn left_behind(log: &LogFolder) -> Option<usize> {
+    let last_seq = log.segments.back()?.last_seq;
+    let is_followed = log.made.seq > log.written.seq;
+    (is_followed && last_seq <= log.progress.acked.seq).then_some(log.segments.len())
 }
 
 /// The first file that holds something unstored, and how many must go with it; none that is

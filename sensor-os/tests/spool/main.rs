@@ -270,6 +270,31 @@ fn spl_007_the_file_that_is_open_is_never_dropped() {
 }
 
 #[test]
+fn spl_006_one_file_that_fills_the_spool_goes_when_a_server_has_it_and_a_hole_follows() {
+    for is_restarted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let bounded = SpoolOptions { bytes_max: 20_000, sync: Sync::Interval };
+        let mut spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
+        spool.open_log(Lane::Bulk, LOG, LogCause::First, None).unwrap();
+        append(&mut spool, Sort::Keyframe, 1_000).unwrap();
+        while append(&mut spool, Sort::Delta, 1_000).is_ok() {}
+        let made = spool.current(Lane::Bulk).unwrap().made;
+        let to = Place { seq: made.seq + 1, next_index: made.next_index + 10, ..made };
+        spool.skip(Lane::Bulk, to, JumpCause::Dropped(DropReason::SpoolFull)).unwrap();
+        assert_eq!(spool.make_room().unwrap(), None, "nobody has what is in it");
+        spool.handle_stored((Lane::Bulk, LOG), SERVER, made, 0);
+        if is_restarted {
+            spool.close().unwrap();
+            spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
+        }
+        let trimmed = spool.make_room().unwrap().unwrap();
+        assert_eq!((trimmed.first_seq, trimmed.hole), (to.seq + 1, None));
+        append(&mut spool, Sort::Keyframe, 1_000).unwrap();
+        assert_eq!(spool.current(Lane::Bulk).unwrap().made.seq, to.seq + 1);
+    }
+}
+
+#[test]
 fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open_first(folder.path());
