@@ -16,6 +16,7 @@
 //! * credit never shrinks within a session;
 //! * a session whose epoch is not the receiver's newest changes nothing.
 
+mod again;
 mod fair_share;
 mod head;
 mod lane;

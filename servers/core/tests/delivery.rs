@@ -2,7 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags, ChunkHeader};
-use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, NackReason, Pong};
+use lapwing_protocol::delivery::{Jump, JumpCause, LossReason, NackReason, Pong, ResyncReason};
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::frame::{Frame, FrameKind};
 use lapwing_protocol::hello::{
@@ -317,6 +317,34 @@ fn an_answer_to_hello_counts_only_what_is_durable() {
 }
 
 #[test]
+fn dlv_003_what_comes_again_with_other_bytes_is_another_branch_and_no_repeat() {
+    for is_durable in [false, true] {
+        let (mut sensor, mut receiver) = (Sensor::new(LOG), receiver());
+        greet(&mut receiver, 1, sensor.head(1, 0));
+        let first = take(&mut receiver, 1, &sensor.chunk(0)).unwrap();
+        store(&mut receiver, &first);
+        // A second machine from an image of here.
+        let mut twin =
+            Sensor { log: LOG, chunks: sensor.chunks.clone(), chains: sensor.chains.clone() };
+        let entries = [1, 2].map(|salt| take(&mut receiver, 1, &sensor.chunk(salt)).unwrap());
+        receiver.begin_session(2);
+        assert_eq!(greet(&mut receiver, 2, twin.head(1, 1)).next_seq, 2);
+        if is_durable {
+            entries.iter().for_each(|entry| store(&mut receiver, entry));
+        }
+        let bytes = twin.chunk(7);
+        let chunk = Chunk::decode(&bytes).unwrap();
+        assert_eq!(receiver.handle_chunk(2, &chunk, &bytes), Err(PeerFault::ChainBroken));
+        // The first machine's own come again, and are repeats.
+        receiver.begin_session(3);
+        greet(&mut receiver, 3, sensor.head(1, 1));
+        for bytes in sensor.chunks.iter().skip(1) {
+            assert_eq!(take(&mut receiver, 3, bytes), None);
+        }
+    }
+}
+
+#[test]
 fn the_hello_decision_table() {
     // Normal, and an ack that was lost before a crash: the sensor compares chains and trims.
     let mut sensor = Sensor::new(LOG);
@@ -535,6 +563,29 @@ fn a_session_greets_first_and_pings_the_silent() {
     assert_eq!(session.handle_timeout(session.poll_timeout()), Ok(()));
     assert_eq!(session.poll_transmit(&mut receiver).unwrap()[2], 9, "a Ping");
     assert_eq!(session.handle_timeout(session.poll_timeout()), Err(PeerFault::Idle));
+}
+
+#[test]
+fn dlv_012_a_resync_that_comes_too_soon_is_said_when_it_is_time() {
+    let (mut sensor, mut receiver, mut session) = (Sensor::new(LOG), receiver(), session());
+    let mut buffer = [0; 512];
+    let hello = Message::Hello(hello(sensor.head(1, 0)));
+    session.handle_frame((0, 0), &frame(&hello, &mut buffer), &mut receiver).unwrap();
+    let resynced = |receiver: &mut Receiver| match receiver.poll_message(1) {
+        Some(Offer::Resync(resync)) => Some(resync.at_seq),
+        Some(Offer::Ack(_) | Offer::Nack(_)) | None => None,
+    };
+    take(&mut receiver, 1, &sensor.chunk(0)).unwrap();
+    for (now_ms, seq, expected) in [(1_000, 1, Some(1)), (2_000, 2, None)] {
+        receiver.handle_divergent(now_ms, Lane::Bulk, seq, ResyncReason::Undecodable);
+        assert_eq!(resynced(&mut receiver), expected);
+    }
+    // Nothing more comes of the sensor but that it lives.
+    for (now_ms, expected) in [(60_000, None), (61_000, Some(2)), (200_000, None)] {
+        let pong = Message::Pong(Pong { nonce: 1 });
+        session.handle_frame((now_ms, 0), &frame(&pong, &mut buffer), &mut receiver).unwrap();
+        assert_eq!(resynced(&mut receiver), expected);
+    }
 }
 
 #[test]

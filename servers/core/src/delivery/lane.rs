@@ -10,6 +10,7 @@ use lapwing_protocol::hello::{LogGrant, LogHead, LogVerdict};
 use lapwing_protocol::id::{Lane, LogId, ServerId};
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, SEQ_MAX};
 
+use super::again::Again;
 use super::head::{HeadRecord, RetiredLog};
 use super::limits::{
     CHUNK_COST_MIN, RESYNC_PAUSE_MS, WINDOW_BYTES_BULK, WINDOW_BYTES_URGENT, WINDOW_CHUNKS,
@@ -31,6 +32,8 @@ pub(super) struct LaneReceiver {
     nack_due: Option<Nack>,
     resync_due: Option<Resync>,
     resync_at_ms: Option<u64>,
+    /// A wish for a segment of this log that came too soon after the last one.
+    resync_late: Option<(LogId, Resync)>,
     pub(super) store_failed: bool,
     safe: Safe,
     /// Set while the bulk lane's chunks are refused: how long the sensor is to wait.
@@ -83,6 +86,8 @@ struct LaneSession {
     episode: u32,
     /// A Nack is out and the chunk it asks for has not come yet.
     refusing: bool,
+    /// What may come again although it was taken.
+    again: Again,
 }
 
 impl LaneReceiver {
@@ -96,6 +101,7 @@ impl LaneReceiver {
             nack_due: None,
             resync_due: None,
             resync_at_ms: None,
+            resync_late: None,
             store_failed: false,
             safe: Safe::Stored,
             overload: None,
@@ -133,6 +139,7 @@ impl LaneReceiver {
         let at = known.unwrap_or(first);
         let verdict = verdict(head, known, this_server);
         let credit = self.credit(at.next_seq - 1, 0);
+        let again = taken.map_or_else(Again::default, |taken| self.again(taken));
         self.end_session();
         // Of a log that cannot go on nothing is taken: the sensor opens another one, and a chunk
         // does not say of which log it is.
@@ -145,7 +152,8 @@ impl LaneReceiver {
                     self.retired.extend(gone.filter(|gone| gone.next_seq > 1));
                 }
             }
-            self.session = Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false });
+            self.session =
+                Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false, again });
         }
         LogGrant {
             lane: self.lane,
@@ -162,6 +170,16 @@ impl LaneReceiver {
     /// where its head says.
     fn durable(&self, log: LogId) -> Option<RetiredLog> {
         self.pending.iter().map(|pending| pending.before).find(|before| before.log == log)
+    }
+
+    /// The entries of a log that are on their way to the disk; `taken` is behind the last of them.
+    fn again(&self, taken: RetiredLog) -> Again {
+        let pending = || self.pending.iter().filter(|pending| pending.before.log == taken.log);
+        let chains = pending().skip(1).map(|pending| pending.before.chain).chain([taken.chain]);
+        let behind = pending().map(|pending| pending.seq).zip(chains).collect();
+        pending().next().map_or_else(Again::default, |first| {
+            Again::new((first.before.next_seq - 1, first.before.chain), behind)
+        })
     }
 
     fn credit(&self, stored_seq: u64, stored_bytes: u64) -> Credit {
@@ -189,6 +207,9 @@ impl LaneReceiver {
             Place::Next => {}
             Place::Repeat if cfg!(mutant = "duplicate_stored") => {
                 return Ok(self.repeated(chunk, bytes));
+            }
+            Place::Repeat if self.is_other_branch(header.seq, bytes) => {
+                return Err(PeerFault::ChainBroken);
             }
             Place::Repeat | Place::Refused => return Ok(None),
         }
@@ -339,6 +360,11 @@ impl LaneReceiver {
         }
     }
 
+    /// Whether a repeat is none: other bytes were taken under this number.
+    fn is_other_branch(&self, seq: u64, bytes: &[u8]) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.again.may_be(seq, bytes))
+    }
+
     /// Makes one Nack due per episode.
     fn refuse(&mut self, reason: NackReason, retry_after_ms: u32) {
         let (Some(record), Some(session)) = (&self.head, &mut self.session) else { return };
@@ -384,13 +410,26 @@ impl LaneReceiver {
         self.store_failed = true;
     }
 
-    /// The table here is not the sensor's: ask for a keyframe, at most once a minute.
+    /// The table here is not the sensor's: ask for a keyframe, at most once a minute. A wish that
+    /// comes sooner waits: a quiet sensor may give no other cause for one.
     pub(super) fn handle_divergent(&mut self, now_ms: u64, at_seq: u64, reason: ResyncReason) {
+        let Some(record) = self.head.as_ref().filter(|_| self.session.is_some()) else { return };
+        self.resync_late = Some((record.current.log, Resync { lane: self.lane, at_seq, reason }));
+        self.handle_time(now_ms);
+    }
+
+    /// Says the wish that waits, when it is time and the log is the same.
+    pub(super) fn handle_time(&mut self, now_ms: u64) {
         let recent = self.resync_at_ms.is_some_and(|at| now_ms < at + RESYNC_PAUSE_MS);
-        let may = !recent || cfg!(mutant = "resync_loop");
-        if may && self.session.is_some() {
+        if recent && !cfg!(mutant = "resync_loop") {
+            return;
+        }
+        let Some((log, resync)) = self.resync_late.take() else { return };
+        let is_sent = self.session.is_some()
+            && self.head.as_ref().is_some_and(|record| record.current.log == log);
+        if is_sent {
             self.resync_at_ms = Some(now_ms);
-            self.resync_due = Some(Resync { lane: self.lane, at_seq, reason });
+            self.resync_due = Some(resync);
         }
     }
 

@@ -356,6 +356,13 @@ impl Receiver {
         self.lanes[lane.index()].handle_divergent(now_ms, seq, reason);
     }
 
+    /// Lets time pass: what waited to be said is due.
+    pub(super) fn handle_time(&mut self, epoch: u64, now_ms: u64) {
+        if epoch == self.epoch {
+            self.lanes.iter_mut().for_each(|lane| lane.handle_time(now_ms));
+        }
+    }
+
     /// From here on the bulk lane's credit rises by [`Self::raise_credit`] alone.
     pub fn hold_credit(&mut self) {
         self.hold_credit = true;

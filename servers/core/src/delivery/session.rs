@@ -277,6 +277,7 @@ impl Session {
             _ => PeerFault::Malformed,
         })?;
         let Some(message) = message else { return Ok(None) };
+        receiver.handle_time(self.epoch, now_ms);
         if matches!(message, Message::Chunk(_)) && buggify!("server.ping") {
             self.send(&Message::Ping(Ping { nonce: now_ms }));
         }
