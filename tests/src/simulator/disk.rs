@@ -120,12 +120,11 @@ impl Disk {
         (self.unsynced_bytes, self.unsynced_since_ns, self.sync_failed_ns) = (0, None, None);
         [Lane::Bulk, Lane::Urgent].map(|lane| {
             let logs = &mut self.lanes[lane.index()];
+            logs.iter_mut().for_each(Log::reopen);
+            // The mark is compared with what is found.
             let newest = logs.last().map(|log| (lane, log.id, log.made.seq));
             let is_clean = newest
                 .is_some_and(|newest| mark.as_ref().is_some_and(|mark| mark.contains(&newest)));
-            for log in logs.iter_mut() {
-                log.reopen();
-            }
             self.is_current[lane.index()] = is_clean;
             let keep = logs.len().saturating_sub(1);
             let mut at = 0;
@@ -205,7 +204,9 @@ impl Disk {
     pub(crate) fn known_of(&self, lane: Lane, log: LogId) -> (Vec<Stored>, Vec<Hole>) {
         let Some(known) = self.find(lane, log) else { return Default::default() };
         let stored = known.progress.stored.iter().map(|range| Stored { log, range: *range });
-        (stored.collect(), known.progress.holes.clone())
+        let acked_seq = known.progress.acked.seq;
+        let holes = known.progress.holes.iter().filter(|hole| hole.to_seq > acked_seq);
+        (stored.collect(), holes.copied().collect())
     }
 
     fn create(
@@ -237,6 +238,13 @@ impl Disk {
     }
 
     // --- Chunks.
+
+    /// A fact got an index in the current log of its lane.
+    pub(crate) fn note_fact(&mut self, lane: Lane, index: u64, source_seq: u64) {
+        if let Ok(log) = self.current_mut(lane) {
+            log.note_fact(index, source_seq);
+        }
+    }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.lanes.iter().flatten().map(Log::bytes).sum()

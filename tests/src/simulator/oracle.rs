@@ -44,6 +44,8 @@ struct Merged {
     chunks: BTreeMap<(LogKey, u64), Vec<Vec<u8>>>,
     /// Where each fact is stored: log, index.
     facts: BTreeMap<u64, BTreeSet<(LogId, u64, Vec<u8>)>>,
+    /// Indices of stored chunks, from and behind.
+    taken: BTreeMap<LogKey, Vec<(u64, u64)>>,
     /// Indices that Jumps or Dropped ops cover, from and behind.
     covered: BTreeMap<LogKey, Vec<(u64, u64)>>,
     /// Facts that findings say are lost, by sensor.
@@ -60,6 +62,9 @@ pub(crate) fn judge(seed: u64, world: &mut World<'_>) -> Outcome {
     for server in &world.servers {
         read_journal(server, world, &mut merged, &mut outcome);
         outcome.broken.extend(server.broken.iter().cloned());
+        for sensor in server.belied.iter().filter(|sensor| !has_images(world, **sensor)) {
+            outcome.broken.push(format!("server {}: {sensor} belied its chain", server.number));
+        }
     }
     judge_keys(world, &merged, &mut outcome);
     judge_facts(world, &merged, &mut outcome);
@@ -184,9 +189,12 @@ fn read_chunk(
 ) {
     let (sensor, entry) = (stored.sensor, &stored.entry);
     let key = (sensor, entry.lane, entry.log);
-    let decoded = Chunk::decode(&entry.bytes)
-        .and_then(|chunk| Ok((chunk.header, decoder.handle_chunk(&chunk)?)));
-    let (header, decoded) = match decoded {
+    let Ok(chunk) = Chunk::decode(&entry.bytes) else {
+        return outcome.broken.push(format!("{} chunk {} is none", entry.log, entry.seq));
+    };
+    let indices = chunk.header.first_index..chunk.header.first_index + chunk.header.count;
+    merged.taken.entry(key).or_default().push((indices.start, indices.end));
+    let decoded = match decoder.handle_chunk(&chunk) {
         Ok(decoded) => decoded,
         Err(error) => {
             if !may_differ {
@@ -200,8 +208,7 @@ fn read_chunk(
             .broken
             .push(format!("{sensor} {} chunk {} has another digest", entry.log, entry.seq));
     }
-    let mut indices: BTreeSet<u64> =
-        (header.first_index..header.first_index + header.count).collect();
+    let mut indices: BTreeSet<u64> = indices.collect();
     for change in &decoded.changes {
         if let Some(index) = change.index {
             indices.remove(&index);
@@ -318,12 +325,20 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
                     continue;
                 }
             }
-            let covered = merged.covered.get(&(sensor, Lane::Bulk, placed.log));
-            let is_covered = covered.is_some_and(|runs| {
-                runs.iter().any(|(from, behind)| (*from..*behind).contains(&placed.index))
-            });
+            let is_in = |runs: &BTreeMap<LogKey, Vec<(u64, u64)>>| {
+                runs.get(&(sensor, Lane::Bulk, placed.log)).is_some_and(|runs| {
+                    runs.iter().any(|(from, behind)| (*from..*behind).contains(&placed.index))
+                })
+            };
             match placed.excuse {
-                _ if is_covered => outcome.covered += 1,
+                _ if is_in(&merged.covered) => outcome.covered += 1,
+                // It was dropped by rule, and told of by a finding then. But the server stands
+                // within the hole with a chunk of the branch that an image ended, and of what was
+                // dropped no chain is left to tell the two apart: its word is taken (HEL-038), and
+                // the Jump begins behind it.
+                None if placed.is_dropped && has_images(world, sensor) && is_in(&merged.taken) => {
+                    outcome.unknown += 1;
+                }
                 // A crash is told by the next log.
                 Some(Excuse::Killed | Excuse::PowerCut) if placed.log != current => {
                     outcome.unknown += 1;
@@ -376,7 +391,12 @@ fn judge_tables(world: &World<'_>, outcome: &mut Outcome) {
         };
         let server = world.servers.iter().find(|known| known.server == server);
         let decoded = server.and_then(|server| server.digest(sensor.sensor));
+        // Who told nothing since its start must have nothing to tell: its server still has the rows
+        // of the life before.
         let has_told = life.stats().lanes[0].chunks_made > 0;
+        if !has_told && life.stats().rows > 0 {
+            outcome.broken.push(format!("machine {} told nothing of its rows", sensor.number));
+        }
         if has_told
             && sensor.kept == lapwing_protocol::hello::Memory::Disk
             && decoded != Some(life.digest())

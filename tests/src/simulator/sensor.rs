@@ -66,6 +66,8 @@ pub(crate) struct Placed {
     pub(crate) log: LogId,
     pub(crate) index: u64,
     pub(crate) excuse: Option<Excuse>,
+    /// The sensor dropped it by rule, and told of it by a finding.
+    pub(crate) is_dropped: bool,
 }
 
 /// What is to be done when the disk works again.
@@ -92,6 +94,16 @@ pub(crate) struct Truth {
     pub(crate) logs: Vec<(Lane, LogId, LogCause)>,
     /// What the shell did wrong, in words.
     pub(crate) broken: Vec<String>,
+}
+
+impl Truth {
+    /// These facts went into a hole.
+    pub(crate) fn note_dropped(&mut self, log: LogId, indices: std::ops::Range<u64>) {
+        for placed in self.placed.values_mut() {
+            let is_it = placed.log == log && indices.contains(&placed.index);
+            placed.is_dropped |= is_it && placed.excuse.is_none();
+        }
+    }
 }
 
 /// The machine the sensor runs on.
@@ -328,18 +340,19 @@ impl<'m> SensorMachine<'m> {
             let log = self.current[0];
             return self.excuse(why, |placed| placed.log == log && placed.index >= acked);
         }
-        // What is in no chunk on the disk is nowhere.
+        // What is in no chunk on the disk is nowhere. After a second image the place of a fact may
+        // hold one of the branch that the first image ended.
         let logs = &self.disk.lanes[Lane::Bulk.index()];
-        let is_gone = |placed: &Placed| {
+        let is_gone = |source_seq: u64, placed: &Placed| {
             let log = logs.iter().find(|log| log.id == placed.log);
             match log {
-                Some(log) => placed.index >= log.made.next_index,
+                Some(log) => !log.has_fact(placed.index, source_seq),
                 // Only an image can bring back a time before a log was opened.
                 None => why == Excuse::RolledBack,
             }
         };
-        for placed in self.truth.placed.values_mut() {
-            if placed.excuse.is_none() && is_gone(placed) {
+        for (source_seq, placed) in &mut self.truth.placed {
+            if placed.excuse.is_none() && is_gone(*source_seq, placed) {
                 placed.excuse = Some(why);
             }
         }
@@ -368,8 +381,10 @@ impl<'m> SensorMachine<'m> {
                 Ok(Intake::Unchanged) => break,
                 Ok(Intake::Recorded | Intake::Dropped(_)) => {
                     let index = sensor.stats().lanes[0].facts_produced;
-                    let placed = Placed { log: self.current[0], index, excuse: None };
+                    let log = self.current[0];
+                    let placed = Placed { log, index, excuse: None, is_dropped: false };
                     self.truth.placed.insert(made.source_seq, placed);
+                    self.disk.note_fact(Lane::Bulk, index, made.source_seq);
                     break;
                 }
             }

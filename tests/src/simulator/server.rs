@@ -73,6 +73,8 @@ pub(crate) struct ServerMachine {
     pub(crate) ack_fate: Option<AckFate>,
     /// What was said or done and must not have been, in words.
     pub(crate) broken: Vec<String>,
+    /// Sensors whose chunks belied the chain: of an image's branches only.
+    pub(crate) belied: Vec<SensorId>,
     seen: BTreeMap<(SensorId, LogId, u64), u64>,
 }
 
@@ -105,6 +107,7 @@ impl ServerMachine {
             has_failed: false,
             ack_fate: None,
             broken: Vec::new(),
+            belied: Vec::new(),
             seen: BTreeMap::new(),
         }
     }

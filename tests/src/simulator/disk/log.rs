@@ -2,7 +2,7 @@
 //!
 //! Invariants: files ascend and do not overlap; the place behind each record stands beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use lapwing_protocol::chunk::Chunk;
@@ -80,6 +80,8 @@ pub(crate) struct Log {
     pub(super) synced_seq: u64,
     /// The next record begins a file, whatever it is.
     is_file_due: bool,
+    /// Which fact has which index; the oracle's, and on the disk so that an image takes it along.
+    facts: BTreeMap<u64, u64>,
 }
 
 impl Log {
@@ -97,7 +99,18 @@ impl Log {
             progress,
             synced_seq: start.made.seq,
             is_file_due: true,
+            facts: BTreeMap::new(),
         }
+    }
+
+    /// A fact got an index.
+    pub(super) fn note_fact(&mut self, index: u64, source_seq: u64) {
+        self.facts.insert(index, source_seq);
+    }
+
+    /// Whether this very fact was made into a chunk: another branch may have its index.
+    pub(crate) fn has_fact(&self, index: u64, source_seq: u64) -> bool {
+        index < self.made.next_index && self.facts.get(&index) == Some(&source_seq)
     }
 
     /// The log as a starting sensor is told of it.
@@ -192,6 +205,13 @@ impl Log {
     }
 
     pub(super) fn add_hole(&mut self, hole: Hole) {
+        let is_within =
+            |known: &Hole| hole.from_seq <= known.from_seq && known.to_seq <= hole.to_seq;
+        self.progress.holes.retain(|known| !is_within(known));
+        if self.progress.holes.len() >= HOLES_MAX {
+            let acked_seq = self.progress.acked.seq;
+            self.progress.holes.retain(|known| known.to_seq > acked_seq);
+        }
         let is_full = self.progress.holes.len() >= HOLES_MAX;
         match self.progress.holes.last_mut() {
             Some(last) if last.to_seq + 1 == hole.from_seq && last.cause == hole.cause => {
@@ -206,7 +226,16 @@ impl Log {
         }
     }
 
+    /// The hole in which `seq` lies, acknowledged or not.
+    pub(super) fn hole_at(&self, seq: u64) -> Option<Hole> {
+        let mut holes = self.progress.holes.iter();
+        holes.find(|hole| (hole.from_seq..=hole.to_seq).contains(&seq)).copied()
+    }
+
     pub(super) fn damage(&mut self, seq: u64) -> Hole {
+        if let Some(hole) = self.hole_at(seq) {
+            return hole;
+        }
         let mut later = self.segments.iter().filter(|file| file.opens);
         let next = later.find(|file| file.before.seq >= seq).map(|file| file.before);
         let to = next.unwrap_or(self.made);
@@ -223,6 +252,7 @@ impl Log {
     }
 
     pub(super) fn handle_stored(&mut self, server: ServerId, acked: Position, safe_seq: u64) {
+        let first_seq = self.first_seq();
         let progress = &mut self.progress;
         match progress.stored.last_mut() {
             Some(last) if last.server == server => last.to_seq = last.to_seq.max(acked.seq),
@@ -239,7 +269,9 @@ impl Log {
             progress.acked = acked;
         }
         progress.safe_seq = progress.safe_seq.max(safe_seq.min(acked.seq));
-        progress.holes.retain(|hole| hole.to_seq > acked.seq);
+        // A hole that was acknowledged is remembered while files before it are held.
+        let acked_seq = progress.acked.seq;
+        progress.holes.retain(|hole| hole.to_seq > acked_seq || hole.to_seq >= first_seq);
     }
 
     pub(super) fn save_progress(&mut self) {
@@ -255,12 +287,11 @@ impl Log {
             .back()
             .map(|file| file.records.last().map_or(file.before, |record| record.after));
         self.made = files.unwrap_or(self.progress.acked);
-        for hole in &self.progress.holes {
-            if (hole.from_seq..=hole.to_seq).contains(&(self.made.seq + 1))
-                && let Some(next_index) = hole.next_index
-            {
-                self.made = Position { seq: hole.to_seq, next_index, chain: hole.chain };
-            }
+        let goes_on = self.made.seq + 1;
+        let is_it = |hole: &&Hole| (hole.from_seq..=hole.to_seq).contains(&goes_on);
+        if let Some(hole) = self.progress.holes.iter().rev().find(is_it) {
+            let next_index = hole.next_index.unwrap_or(self.made.next_index);
+            self.made = Position { seq: hole.to_seq, next_index, chain: hole.chain };
         }
         if self.progress.acked.seq > self.made.seq {
             self.progress.acked = self.made;

@@ -15,6 +15,8 @@ pub(crate) struct Trimmed {
     pub(crate) log: LogId,
     pub(crate) first_seq: u64,
     pub(crate) hole: Option<Hole>,
+    /// Facts in that hole.
+    pub(crate) facts: u64,
 }
 
 impl Disk {
@@ -33,7 +35,7 @@ impl Disk {
             while is_trimmable(log) {
                 log.segments.pop_front();
             }
-            trimmed.push(begins_later(log, None));
+            trimmed.push(begins_later(log, None, 0));
         }
         Ok(trimmed)
     }
@@ -66,14 +68,14 @@ impl Disk {
             if let Some(at) = logs[..old].iter().position(Log::is_all_stored) {
                 let mut log = logs.remove(at);
                 log.segments.clear();
-                return Some(begins_later(&log, None));
+                return Some(begins_later(&log, None, 0));
             }
         }
         let mut logs = self.lanes.iter_mut().flatten();
         let log = logs.find(|log| is_stored(log) || log.is_left_behind())?;
         log.save_progress();
         log.segments.pop_front();
-        Some(begins_later(log, None))
+        Some(begins_later(log, None, 0))
     }
 
     fn drop_unstored(&mut self) -> Option<Trimmed> {
@@ -92,12 +94,14 @@ impl Disk {
         log.add_hole(hole);
         log.save_progress();
         log.segments.drain(at..at + count);
-        Some(begins_later(log, Some(hole)))
+        let first_index = first.next_index.max(log.progress.acked.next_index);
+        let facts = after.next_index.saturating_sub(first_index);
+        Some(begins_later(log, Some(hole), facts))
     }
 }
 
-fn begins_later(log: &Log, hole: Option<Hole>) -> Trimmed {
-    Trimmed { lane: log.lane, log: log.id, first_seq: log.first_seq(), hole }
+fn begins_later(log: &Log, hole: Option<Hole>, facts: u64) -> Trimmed {
+    Trimmed { lane: log.lane, log: log.id, first_seq: log.first_seq(), hole, facts }
 }
 
 fn is_trimmable(log: &Log) -> bool {

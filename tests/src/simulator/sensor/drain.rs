@@ -139,6 +139,9 @@ impl SensorMachine<'_> {
         let made = sensor.positions(lane).made;
         self.losses.0 += made.next_index.saturating_sub(log.1.next_index);
         self.disk.skip(lane, made, cause);
+        if lane == Lane::Bulk {
+            self.truth.note_dropped(log.0, log.1.next_index..made.next_index);
+        }
     }
 
     pub(super) fn tell_trimmed(&mut self, now: Now, trimmed: &Trimmed) {
@@ -146,17 +149,26 @@ impl SensorMachine<'_> {
         sensor.handle_trimmed(trimmed.lane, trimmed.log, trimmed.first_seq);
         if let Some(hole) = trimmed.hole {
             sensor.handle_hole(now, trimmed.lane, hole);
-            self.losses.0 += 1;
+            self.losses.0 += trimmed.facts;
+            if let Some(end) = hole.next_index.filter(|_| trimmed.lane == Lane::Bulk) {
+                self.truth.note_dropped(trimmed.log, end.saturating_sub(trimmed.facts)..end);
+            }
         }
     }
 
     pub(super) fn sync_if_due(&mut self, now: Now) {
-        if self.kept == Kept::Disk
-            && self.disk.is_sync_due(now.monotonic_ns)
-            && self.disk.sync(now.monotonic_ns).is_ok()
-        {
+        if self.kept == Kept::Disk && self.disk.is_sync_due(now.monotonic_ns) {
+            self.sync(now);
+        }
+    }
+
+    /// Syncs the disk, whoever wants that, and tells the core of it; `false` when it refuses.
+    fn sync(&mut self, now: Now) -> bool {
+        let is_synced = self.disk.sync(now.monotonic_ns).is_ok();
+        if is_synced {
             self.report_spooled(now);
         }
+        is_synced
     }
 
     fn report_spooled(&mut self, now: Now) {
@@ -376,7 +388,7 @@ impl SensorMachine<'_> {
             return;
         }
         self.command = None;
-        if self.disk.sync(now.monotonic_ns).is_ok() && !self.disk.refuses_writes {
+        if self.sync(now) && !self.disk.refuses_writes {
             self.disk.notes.command = Some(NotedCommand { is_ended: true, ..command });
         }
     }
