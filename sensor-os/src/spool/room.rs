@@ -9,7 +9,7 @@ use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::DropReason;
 
 use super::log_folder::{LogFolder, Segment};
-use super::{LaneLogs, Spool, SpoolError, StoredHole, Trimmed};
+use super::{LaneLogs, Spool, SpoolError, SpoolStats, StoredHole, Trimmed};
 
 impl Spool {
     /// Writes the acknowledged places for the next start of the process, without a sync.
@@ -78,7 +78,7 @@ impl Spool {
 
     /// Makes room at the bound: first what is stored but not yet safe, then the oldest of the bulk
     /// lane that is not stored, its hole made durable before the file goes. `None` when there is
-    /// nothing but the file that is open.
+    /// nothing but the file that is open, and what a hole has left behind is not stored.
     ///
     /// # Errors
     /// The file system refuses.
@@ -97,26 +97,27 @@ impl Spool {
             // The newest is the parent of the next log where none is appended to yet.
             let count = logs.old.len() - usize::from(logs.current.is_none()).min(logs.old.len());
             let Some(at) = logs.old.iter().take(count).position(is_all_stored) else { continue };
-            let log = &logs.old[at];
-            let (lane, id, first_seq) = (log.lane, log.log, log.made.seq + 1);
-            let unsafe_chunks = log.made.seq.saturating_sub(log.progress.safe_seq);
-            log.remove()?;
-            logs.old.remove(at);
-            self.stats.unprotected += unsafe_chunks;
-            return Ok(Some(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 }));
+            let lane = logs.old[at].lane;
+            return self.drop_stored_log(lane, at).map(Some);
         }
         let mut logs = self.lanes.iter_mut().flat_map(LaneLogs::all_mut);
-        let droppable = |log: &LogFolder| stored(log).or_else(|| left_behind(log));
-        let Some((log, count)) = logs.find_map(|log| droppable(log).map(|count| (log, count)))
-        else {
+        let goes = |log: &LogFolder| stored(log).or_else(|| left_behind(log));
+        let Some((log, count)) = logs.find_map(|log| goes(log).map(|count| (log, count))) else {
             return Ok(None);
         };
-        log.save_progress()?;
-        let (first, last) = (log.segments[0], log.segments[count - 1]);
-        remove_run(log, 0, count)?;
-        self.stats.unprotected += last.last_seq - first.before.seq;
-        let (lane, first_seq) = (log.lane, log.first_seq());
-        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 }))
+        drop_stored_run(log, count, &mut self.stats).map(Some)
+    }
+
+    /// Removes the old log `at`, of which everything is stored.
+    pub(super) fn drop_stored_log(&mut self, lane: Lane, at: usize) -> Result<Trimmed, SpoolError> {
+        let logs = &mut self.lanes[lane.index()];
+        let log = &logs.old[at];
+        let (id, first_seq) = (log.log, log.made.seq + 1);
+        let unsafe_chunks = log.made.seq.saturating_sub(log.progress.safe_seq);
+        log.remove()?;
+        logs.old.remove(at);
+        self.stats.unprotected += unsafe_chunks;
+        Ok(Trimmed { lane, log: id, first_seq, hole: None, facts: 0 })
     }
 
     fn drop_unstored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
@@ -131,24 +132,48 @@ impl Spool {
             }
         }
         let Some((log, at, count)) = found else { return Ok(None) };
-        let first = log.segments[at];
-        let after = log.segments.get(at + count).map_or(log.written, |next| next.before);
-        let hole = StoredHole {
-            from_seq: first.first_seq().max(log.progress.acked.seq + 1),
-            to_seq: after.seq,
-            next_index: Some(after.next_index),
-            chain: after.chain,
-            cause: JumpCause::Dropped(DropReason::SpoolFull),
-        };
-        log.progress.add_hole(hole);
-        log.save_progress()?;
-        remove_run(log, at, count)?;
-        self.stats.dropped += 1 + hole.to_seq - hole.from_seq;
-        let (lane, first_seq) = (log.lane, log.first_seq());
-        let first_index = first.before.next_index.max(log.progress.acked.next_index);
-        let facts = after.next_index.saturating_sub(first_index);
-        Ok(Some(Trimmed { lane, log: log.log, first_seq, hole: Some(hole), facts }))
+        drop_unstored_run(log, (at, count), &mut self.stats).map(Some)
     }
+}
+
+/// Removes so many of the first files, all of which is stored.
+pub(super) fn drop_stored_run(
+    log: &mut LogFolder,
+    count: usize,
+    stats: &mut SpoolStats,
+) -> Result<Trimmed, SpoolError> {
+    log.save_progress()?;
+    let (first, last) = (log.segments[0], log.segments[count - 1]);
+    remove_run(log, 0, count)?;
+    let protected_seq = log.progress.safe_seq.max(first.before.seq);
+    stats.unprotected += last.last_seq.saturating_sub(protected_seq);
+    let (lane, first_seq) = (log.lane, log.first_seq());
+    Ok(Trimmed { lane, log: log.log, first_seq, hole: None, facts: 0 })
+}
+
+/// Removes `count` files from `at` on, which no server has all of, behind a durable hole.
+pub(super) fn drop_unstored_run(
+    log: &mut LogFolder,
+    (at, count): (usize, usize),
+    stats: &mut SpoolStats,
+) -> Result<Trimmed, SpoolError> {
+    let first = log.segments[at];
+    let after = log.segments.get(at + count).map_or(log.written, |next| next.before);
+    let hole = StoredHole {
+        from_seq: first.first_seq().max(log.progress.acked.seq + 1),
+        to_seq: after.seq,
+        next_index: Some(after.next_index),
+        chain: after.chain,
+        cause: JumpCause::Dropped(DropReason::SpoolFull),
+    };
+    log.progress.add_hole(hole);
+    log.save_progress()?;
+    remove_run(log, at, count)?;
+    stats.dropped += 1 + hole.to_seq - hole.from_seq;
+    let (lane, first_seq) = (log.lane, log.first_seq());
+    let first_index = first.before.next_index.max(log.progress.acked.next_index);
+    let facts = after.next_index.saturating_sub(first_index);
+    Ok(Trimmed { lane, log: log.log, first_seq, hole: Some(hole), facts })
 }
 
 /// Removes `count` files from `at` on, the last first: what is left begins where decoding can.
@@ -170,24 +195,25 @@ fn trimmable(log: &LogFolder) -> Option<usize> {
 }
 
 /// How many of the first files hold nothing but what is stored.
-fn stored(log: &LogFolder) -> Option<usize> {
+pub(super) fn stored(log: &LogFolder) -> Option<usize> {
     let count = run(log, 0);
     let is_last = log.segments.len() <= count;
     let is_stored = |seq| seq < log.progress.acked.seq || cfg!(mutant = "trimmed_before_acked");
     (!is_last && is_stored(log.segments[count - 1].last_seq)).then_some(count)
 }
 
-/// How many files there are where all in them is stored and a hole follows: what comes next opens,
-/// and one that fills the spool alone would else never go.
+/// How many files a hole at the end has left behind, with all in them stored: nothing is appended to
+/// the last of them any more, and what comes next opens. Where they fill the bound, only their end
+/// lets anything be appended again.
 fn left_behind(log: &LogFolder) -> Option<usize> {
     let last_seq = log.segments.back()?.last_seq;
-    let is_followed = log.made.seq > log.written.seq;
-    (is_followed && last_seq <= log.progress.acked.seq).then_some(log.segments.len())
+    let is_followed_by_hole = last_seq < log.made.seq;
+    (is_followed_by_hole && last_seq <= log.progress.acked.seq).then_some(log.segments.len())
 }
 
 /// The first file that holds something unstored, and how many must go with it; none that is
 /// appended to.
-fn unstored(log: &LogFolder, is_open: bool) -> Option<(usize, usize)> {
+pub(super) fn unstored(log: &LogFolder, is_open: bool) -> Option<(usize, usize)> {
     let acked_seq = log.progress.acked.seq;
     let at = log.segments.iter().position(|segment| segment.last_seq > acked_seq)?;
     let count = run(log, at);

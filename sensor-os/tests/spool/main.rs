@@ -245,7 +245,7 @@ fn spl_006_at_the_bound_the_stored_goes_first_then_the_oldest_with_a_hole() {
     while append(&mut spool, Sort::Delta, 1_000).is_ok() {}
     let stored = spool.make_room().unwrap().unwrap();
     assert_eq!((stored.first_seq, stored.hole), (6, None));
-    assert_eq!(spool.stats().unprotected, 5);
+    assert_eq!(spool.stats().unprotected, 3, "of five, two are in a backup");
     let unstored = spool.make_room().unwrap().unwrap();
     let hole = unstored.hole.unwrap();
     assert_eq!((hole.from_seq, hole.to_seq, hole.next_index), (8, 10, Some(110)));
@@ -318,6 +318,46 @@ fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
     assert_eq!(behind(4), None);
     let before = spool.before_segment_of((Lane::Bulk, LOG), 3).unwrap();
     assert_eq!(before.map(|place| place.seq), Some(0));
+}
+
+/// The file that is open fills the bound: what came next is a hole.
+fn fill_one_file(folder: &Path, options: SpoolOptions) -> (Spool, Place) {
+    let mut spool = Spool::open(folder, OWNER, options).unwrap();
+    spool.open_log(Lane::Bulk, LOG, LogCause::First, None).unwrap();
+    append(&mut spool, Sort::Keyframe, 1_000).unwrap();
+    while append(&mut spool, Sort::Delta, 1_000).is_ok() {}
+    let last = spool.current(Lane::Bulk).unwrap().made;
+    let to = Place { seq: last.seq + 2, next_index: last.next_index + 20, chain: Chain([5; 32]) };
+    spool.skip(Lane::Bulk, to, JumpCause::Dropped(DropReason::SpoolFull)).unwrap();
+    (spool, last)
+}
+
+#[test]
+fn spl_007_a_bound_smaller_than_a_segment_takes_chunks_again_when_all_is_stored() {
+    for (is_hole_stored, is_restarted) in [(false, false), (false, true), (true, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let bounded = SpoolOptions { bytes_max: 20_000, sync: Sync::Interval };
+        let (mut spool, last) = fill_one_file(folder.path(), bounded);
+        assert_eq!(spool.make_room().unwrap(), None, "no server has it");
+        let end = spool.current(Lane::Bulk).unwrap().made;
+        let acked = if is_hole_stored { end } else { last };
+        spool.handle_stored((Lane::Bulk, LOG), SERVER, acked, acked.seq);
+        if is_restarted {
+            spool.close().unwrap();
+            spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
+        }
+        assert!(matches!(append(&mut spool, Sort::Keyframe, 1_000), Err(SpoolError::Full)));
+        let room = spool.make_room().unwrap().unwrap();
+        assert_eq!((room.first_seq, room.hole, room.facts), (end.seq + 1, None, 0));
+        assert_eq!(spool.stats().unprotected, 0, "all of it is in a backup");
+        let next = append(&mut spool, Sort::Keyframe, 1_000).unwrap();
+        assert_eq!(spool.holes(Lane::Bulk, LOG).len(), usize::from(!is_hole_stored));
+        drop(spool);
+        let spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
+        let old = spool.newest_old(Lane::Bulk).unwrap();
+        assert_eq!((old.first_seq, old.acked, old.made), (end.seq + 1, acked, next));
+        assert_eq!(spool.holes(Lane::Bulk, LOG).len(), usize::from(!is_hole_stored));
+    }
 }
 
 #[test]
