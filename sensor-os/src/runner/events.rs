@@ -68,7 +68,7 @@ impl Runner<'_> {
             }
             Event::OpenLog { lane, cause, parent } => self.open_log(now, lane, cause, parent),
             Event::LogDrained { lane, log } => {
-                self.spool.handle_drained(lane, log);
+                self.handle_drained(lane, log);
                 self.sensor.handle_tail(lane, None);
                 self.next_tail(now, lane);
             }
@@ -169,13 +169,19 @@ impl Runner<'_> {
         match opened {
             Ok(log) => {
                 self.lose_receipts(lane);
-                self.spool.handle_drained(lane, parent.log);
+                self.handle_drained(lane, parent.log);
                 self.sensor.handle_open_log(lane, log.into());
             }
             Err(error) => {
                 log::error!("{error}");
                 self.retry_later(now, Retry::OpenLog { lane, cause, parent });
             }
+        }
+    }
+
+    fn handle_drained(&mut self, lane: Lane, log: LogId) {
+        if let Err(error) = self.spool.handle_drained(lane, log) {
+            log::error!("{error}");
         }
     }
 

@@ -149,11 +149,15 @@ impl Spool {
         Ok(hole)
     }
 
-    /// Nothing more of an old log is sent, whether it was stored or given up.
-    pub fn handle_drained(&mut self, lane: Lane, log: LogId) {
-        if let Ok(log) = self.find(lane, log) {
-            log.progress.acked = log.made;
-        }
+    /// Nothing more of an old log is sent, whether it was stored or given up; a power cut does not
+    /// bring it back.
+    ///
+    /// # Errors
+    /// It could not be made durable; it is known until the process ends.
+    pub fn handle_drained(&mut self, lane: Lane, log: LogId) -> Result<(), SpoolError> {
+        let Ok(log) = self.find(lane, log) else { return Ok(()) };
+        log.progress.acked = log.made;
+        log.save_progress()
     }
 
     /// What servers stored of a log, oldest first.

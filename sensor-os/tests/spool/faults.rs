@@ -125,6 +125,27 @@ fn spl_012_a_disk_that_syncs_nothing_takes_no_more_than_memory_holds() {
     assert_eq!(missing, [(&to.seq, &Err(cause))]);
 }
 
+#[test]
+fn spl_003_a_drained_log_is_not_sent_again_after_a_power_cut() {
+    let disk = BadDisk::default();
+    let options = SpoolOptions { sync: Sync::Each, ..LARGE };
+    let mut spool = open_first(&disk, options);
+    let places = crate::fill(&mut spool, 7, 100);
+    spool.sync(0).unwrap();
+    drop(spool);
+    let mut spool = open(&disk, options);
+    let parent = spool.tail(Lane::Bulk).unwrap().as_parent();
+    spool.open_log(Lane::Bulk, LogId([4; 16]), LogCause::Unclean, Some(parent)).unwrap();
+    // The last of it may be stored without an Acked event of its own: by a hole, or given up.
+    spool.handle_stored(BULK, SERVER, places[4], 0);
+    spool.handle_drained(Lane::Bulk, LOG).unwrap();
+    drop(spool);
+    disk.cut_power(&mut Chance(5));
+    let spool = open(&disk, options);
+    assert_eq!(spool.tail(Lane::Bulk), None);
+    assert_eq!(spool.stored(Lane::Bulk, LOG).len(), 1, "who stored it is known as well");
+}
+
 /// A sensor's use of a spool, until the disk is gone: what is on it for good, and what was made.
 struct Used {
     /// Chunks that were synced, with `each` those that may have been sent.

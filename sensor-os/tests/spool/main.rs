@@ -156,7 +156,7 @@ fn spl_003_after_an_unclean_start_the_old_log_is_sent_and_never_appended_to() {
     let new = LogId([4; 16]);
     spool.open_log(Lane::Bulk, new, LogCause::Unclean, Some(parent)).unwrap();
     append(&mut spool, Sort::Keyframe, 10).unwrap();
-    spool.handle_drained(Lane::Bulk, LOG);
+    spool.handle_drained(Lane::Bulk, LOG).unwrap();
     assert_eq!(spool.tail(Lane::Bulk), None);
     spool.retire(Lane::Bulk, None).unwrap();
     assert_eq!(spool.newest_old(Lane::Bulk).unwrap().log, LOG, "stored, but in no backup yet");

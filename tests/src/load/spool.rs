@@ -196,7 +196,8 @@ impl Spool {
     pub(super) fn drained(&mut self, lane: Lane, log: LogId) {
         match self {
             Self::Memory(spool) => spool.drained(lane, log),
-            Self::Disk(spool) => spool.handle_drained(lane, log),
+            // A disk that refuses is told of with the next chunk.
+            Self::Disk(spool) => drop(spool.handle_drained(lane, log)),
         }
     }
 
