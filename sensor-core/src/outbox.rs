@@ -59,6 +59,9 @@ pub(crate) struct Outbox<'a> {
     /// The largest chunk of this lane.
     pub(crate) chunk_bytes_max: usize,
     memory: Memory,
+    /// Facts of `tail` that were made since a start went on with it: should a server be beyond its
+    /// end, another branch than what the server has.
+    tail_branch: u32,
     window: Window<'a>,
     /// The log that is written.
     current: LogPositions,
@@ -69,7 +72,7 @@ pub(crate) struct Outbox<'a> {
     /// The highest chunk of `current` that was handed to the shell. With a spool only.
     offered_seq: u64,
     unspooled_bytes: usize,
-    /// The index of the first fact of `current` that was made since this sensor started.
+    /// The index of the first fact of `current` that was made since a sensor started on it.
     started_index: u64,
     holes: Lent<'a, Hole>,
     stored: Lent<'a, Stored>,
@@ -95,6 +98,7 @@ impl<'a> Outbox<'a> {
             lane,
             chunk_bytes_max,
             memory,
+            tail_branch: 0,
             window: Window::new(window),
             current,
             tail: None,
@@ -141,7 +145,29 @@ impl<'a> Outbox<'a> {
             self.stored.retain(|stored| stored.log != old.log);
         }
         self.tail = tail;
+        self.tail_branch = 0;
         self.unsent_seq = self.sending().acked.seq + 1;
+    }
+
+    /// A start went on with `log`: from the fact `index` on it may be another branch.
+    pub(crate) fn note_continued(&mut self, log: LogId, index: u64) {
+        if let Some(tail) = self.tail.filter(|tail| tail.log == log) {
+            let facts = tail.made.next_index.saturating_sub(index);
+            self.tail_branch = u32::try_from(facts).unwrap_or(u32::MAX);
+        } else if self.current.log == log {
+            self.started_index = self.started_index.min(index);
+        }
+    }
+
+    /// How many facts of the tail are lost when it is given up: what nobody acknowledged. A server
+    /// that holds more than it has all of it, but for what may be another branch.
+    pub(crate) fn lost_with_tail(&self, cause: LogCause) -> u64 {
+        let Some(tail) = &self.tail else { return 0 };
+        let unacked = tail.made.next_index.saturating_sub(tail.acked.next_index);
+        match cause {
+            LogCause::RolledBack => unacked.min(u64::from(self.tail_branch)),
+            _ => unacked,
+        }
     }
 
     /// The last chunk that may be sent: with a spool, only what is in it.

@@ -306,6 +306,13 @@ impl<'a> Sensor<'a> {
         engine.session.handle_open_log(lane, log);
     }
 
+    /// An earlier start went on with `log`, the lane's current one or its tail, from the fact
+    /// `index` on. Where the disk was an older image then, that is another branch than what a
+    /// server has which is beyond the log's end (HEL-023).
+    pub fn note_continued(&mut self, lane: Lane, log: LogId, index: u64) {
+        self.engine.session.outboxes[lane.index()].note_continued(log, index);
+    }
+
     /// An older log of `lane` goes first, at a start or after [`Event::LogDrained`]; `None`: there
     /// is none left.
     pub fn handle_tail(&mut self, lane: Lane, tail: Option<LogPositions>) {

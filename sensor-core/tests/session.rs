@@ -276,6 +276,43 @@ fn an_old_log_goes_first_and_as_it_is() {
     rig.all_stored(&peer, Lane::Bulk);
 }
 
+/// HEL-023: an image of a disk was started, and ran on, before its log became an old one. A server
+/// that has more of that log has it of the other branch.
+#[test]
+fn facts_of_an_old_log_that_a_server_outran_become_a_finding_where_they_are_another_branch() {
+    for (continued_index, lost) in [(None, None), (Some(6), Some(2)), (Some(2), Some(4))] {
+        let mut peer = Peer::new(0xa);
+        let (old, spool) = {
+            let mut owned = Owned::new(&SMALL);
+            let mut rig = Rig::new(Memory::Disk, owned.storage());
+            rig.lookups(3);
+            rig.settle(&mut peer);
+            rig.sensor.handle_disconnected(at(rig.ms));
+            rig.lookups(4);
+            (rig.sensor.positions(Lane::Bulk), std::mem::take(&mut rig.shell.spool))
+        };
+        assert_eq!((old.acked.next_index, old.made.next_index), (4, 8));
+        peer.heads.get_mut(&(Lane::Bulk, BULK_LOG)).unwrap().next_seq += 100;
+        let (ids, parent) = ((DEPLOYMENT, SENSOR), Some(old.as_parent()));
+        let new = LogPositions::open(ids, Lane::Bulk, LogId([7; 16]), LogCause::Unclean, parent);
+        let mut owned = Owned::new(&SMALL);
+        let urgent = log(Lane::Urgent, LogId([8; 16]));
+        let mut sensor = Sensor::new(config(Memory::Disk), owned.storage(), [new, urgent]).unwrap();
+        sensor.handle_tail(Lane::Bulk, Some(old));
+        if let Some(index) = continued_index {
+            sensor.note_continued(Lane::Bulk, BULK_LOG, index);
+        }
+        sensor.start(at(100_000));
+        let shell = Shell { spool, ..Shell::default() };
+        let mut rig = Rig { sensor, shell, ms: 100_000, names: 100 };
+        rig.settle(&mut peer);
+        rig.settle(&mut peer);
+        let findings = peer.read(Lane::Urgent, LogId([8; 16])).events;
+        let told = findings.first().map(|(_, row)| row[&finding::lost.0].clone());
+        assert_eq!(told, lost.map(|lost| canonical(Value::U64(lost))), "{continued_index:?}");
+    }
+}
+
 #[test]
 fn urgent_overtakes_bulk() {
     let mut owned = Owned::new(&SMALL);

@@ -248,7 +248,8 @@ impl Spool {
         match logs.old.back() {
             None => {}
             Some(newest) if is_clean(newest) || cfg!(mutant = "log_reused") => {
-                logs.current = logs.old.pop_back()
+                logs.current = logs.old.pop_back();
+                logs.current.as_mut().map_or(Ok(()), LogFolder::go_on)?;
             }
             Some(_) => self.was_clean = false,
         }

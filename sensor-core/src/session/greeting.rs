@@ -294,12 +294,7 @@ impl Session<'_> {
         }
         let outbox = &self.outboxes[index];
         self.links[index].phase = if outbox.has_tail() {
-            let log = outbox.sending();
-            if cause != LogCause::RolledBack {
-                // A server that holds more than this log has all of it.
-                let unacked = log.made.next_index.saturating_sub(log.acked.next_index);
-                self.facts_given_up[index] += unacked;
-            }
+            self.facts_given_up[index] += outbox.lost_with_tail(cause);
             Phase::Drained(Told::NotYet)
         } else {
             Phase::Opening { cause, told: Told::NotYet }

@@ -39,8 +39,12 @@ pub(super) fn core_hole(log: LogId, hole: &StoredHole) -> Hole {
     Hole { log, from_seq, to_seq, next_index, chain, cause }
 }
 
-/// What earlier runs know of a log: who stored what of it, and its holes.
+/// What earlier runs know of a log: who stored what of it, its holes, and where a start went on
+/// with it.
 pub(super) fn remind(sensor: &mut Sensor<'_>, now: Now, spool: &Spool, (lane, log): (Lane, LogId)) {
+    if let Some(index) = spool.continued_index(lane, log) {
+        sensor.note_continued(lane, log, index);
+    }
     for range in spool.stored(lane, log) {
         sensor.note_stored(lane, Stored { log, range });
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! bulk-0000000007-LOG/            lane, ordinal (logs of a lane ascend), log id
 //!     log                         why it was opened, and the log before it
+//!     continued                   where a start last went on with it: an index
 //!     progress, noted             acknowledged place, safe sequence, holes: synced, and newer
 //!     00000000000000000001.segment  named by its first chunk
 //! ```
@@ -81,6 +82,8 @@ pub(super) struct LogFolder {
     pub(super) is_torn: bool,
     /// Whether its file `log` could not be read.
     pub(super) is_nameless: bool,
+    /// The index of the first fact since a start went on with it, since it was last acknowledged.
+    pub(super) continued_index: Option<u64>,
     writer: Option<Writer>,
     cursor: Option<Cursor>,
 }
@@ -155,6 +158,7 @@ impl LogFolder {
             segments: VecDeque::new(),
             is_torn: false,
             is_nameless: false,
+            continued_index: None,
             writer: None,
             cursor: None,
         })
@@ -180,6 +184,7 @@ impl LogFolder {
         let progress = word("progress").unwrap_or(Progress::at(start)).with_noted(word("noted"));
         let path_of = |seq| path.join(file_name(seq));
         let (made, end) = read_end(&**disk, &files, progress.acked, path_of).map_err(failed)?;
+        let continued_index = load("continued").and_then(|bytes| record::decode(&bytes).ok());
         // What is wrong with the word of it is nothing that a server or reader depends on.
         let lost = Origin { cause: LogCause::SpoolLost, parent: None };
         let mut found = Self {
@@ -196,6 +201,7 @@ impl LogFolder {
             segments: files.segments,
             is_torn: end != End::Whole || files.is_cut,
             is_nameless: origin.is_none(),
+            continued_index,
             writer: None,
             cursor: None,
         };
@@ -248,6 +254,21 @@ impl LogFolder {
         let cause = JumpCause::Lost(reason);
         self.progress.add_hole(StoredHole { from_seq, to_seq, next_index, chain, cause });
         self.made = to;
+    }
+
+    /// A start goes on with it: where the disk is an older image, what comes now is another branch.
+    pub(super) fn go_on(&mut self) -> Result<(), SpoolError> {
+        let acked_index = self.progress.acked.next_index;
+        let known = self.continued_index.filter(|index| *index > acked_index);
+        let index = known.unwrap_or(self.made.next_index);
+        if self.continued_index == Some(index) {
+            return Ok(());
+        }
+        self.continued_index = Some(index);
+        let path = self.path.join("continued");
+        record::encode(&index)
+            .and_then(|bytes| self.disk.replace(&path, &bytes, Durability::PowerCut))
+            .map_err(|error| SpoolError::file("write", &path, error))
     }
 
     /// The oldest chunk it can still give.

@@ -160,6 +160,13 @@ impl Spool {
         log.save_progress()
     }
 
+    /// The index of the first fact of a log that was made after a start went on with it, since it
+    /// was last acknowledged; none where no start did.
+    #[must_use]
+    pub fn continued_index(&self, lane: Lane, log: LogId) -> Option<u64> {
+        self.lanes[lane.index()].all().find(|known| known.log == log)?.continued_index
+    }
+
     /// What servers stored of a log, oldest first.
     #[must_use]
     pub fn stored(&self, lane: Lane, log: LogId) -> Vec<StoredRange> {

@@ -137,6 +137,32 @@ fn spl_002_a_clean_stop_goes_on_with_the_same_log() {
 }
 
 #[test]
+fn hel_023_a_log_says_where_a_start_went_on_with_it_since_it_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let continued = |spool: &Spool| spool.continued_index(Lane::Bulk, LOG);
+    assert_eq!(continued(&spool), None);
+    let places = fill(&mut spool, 3, 100);
+    let first = places[2].next_index + 10;
+    for is_acked in [false, false, true] {
+        if is_acked {
+            let made = spool.current(Lane::Bulk).unwrap().made;
+            spool.handle_stored((Lane::Bulk, LOG), SERVER, made, 0);
+        }
+        append(&mut spool, Sort::Delta, 100).unwrap();
+        spool.close().unwrap();
+        spool = open(folder.path());
+        let made = spool.current(Lane::Bulk).unwrap().made;
+        let expected = if is_acked { made.next_index } else { first };
+        assert_eq!(continued(&spool), Some(expected));
+    }
+    let before = continued(&spool);
+    append(&mut spool, Sort::Delta, 100).unwrap();
+    drop(spool);
+    assert_eq!(continued(&open(folder.path())), before);
+}
+
+#[test]
 fn spl_003_after_an_unclean_start_the_old_log_is_sent_and_never_appended_to() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open_first(folder.path());
@@ -294,32 +320,6 @@ fn spl_006_one_file_that_fills_the_spool_goes_when_a_server_has_it_and_a_hole_fo
     }
 }
 
-#[test]
-fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut spool = open_first(folder.path());
-    let places = fill(&mut spool, 3, 100);
-    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
-    for seq in [4, 5] {
-        let to = Place { seq, next_index: 10 * seq + 10, chain: Chain([seq as u8; 32]) };
-        spool.skip(Lane::Bulk, to, cause).unwrap();
-    }
-    append(&mut spool, Sort::Keyframe, 100).unwrap();
-    let before = spool.current(Lane::Bulk).unwrap();
-    assert_eq!(before.made.seq, 6);
-    spool.close().unwrap();
-    let mut spool = open(folder.path());
-    assert_eq!(spool.current(Lane::Bulk), Some(before));
-    let [hole] = spool.holes(Lane::Bulk, LOG).try_into().unwrap();
-    assert_eq!((hole.from_seq, hole.to_seq, hole.cause), (4, 5, cause));
-    let mut behind = |seq| spool.behind((Lane::Bulk, LOG), seq).unwrap();
-    assert_eq!(behind(2), Some(places[1]));
-    assert_eq!(behind(5).map(|place| place.chain), Some(Chain([5; 32])));
-    assert_eq!(behind(4), None);
-    let before = spool.before_segment_of((Lane::Bulk, LOG), 3).unwrap();
-    assert_eq!(before.map(|place| place.seq), Some(0));
-}
-
 /// The file that is open fills the bound: what came next is a hole.
 fn fill_one_file(folder: &Path, options: SpoolOptions) -> (Spool, Place) {
     let mut spool = Spool::open(folder, OWNER, options).unwrap();
@@ -358,6 +358,32 @@ fn spl_007_a_bound_smaller_than_a_segment_takes_chunks_again_when_all_is_stored(
         assert_eq!((old.first_seq, old.acked, old.made), (end.seq + 1, acked, next));
         assert_eq!(spool.holes(Lane::Bulk, LOG).len(), usize::from(!is_hole_stored));
     }
+}
+
+#[test]
+fn spl_007_what_was_not_appended_is_a_hole_that_a_clean_start_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let places = fill(&mut spool, 3, 100);
+    let cause = JumpCause::Dropped(DropReason::SpoolFailed);
+    for seq in [4, 5] {
+        let to = Place { seq, next_index: 10 * seq + 10, chain: Chain([seq as u8; 32]) };
+        spool.skip(Lane::Bulk, to, cause).unwrap();
+    }
+    append(&mut spool, Sort::Keyframe, 100).unwrap();
+    let before = spool.current(Lane::Bulk).unwrap();
+    assert_eq!(before.made.seq, 6);
+    spool.close().unwrap();
+    let mut spool = open(folder.path());
+    assert_eq!(spool.current(Lane::Bulk), Some(before));
+    let [hole] = spool.holes(Lane::Bulk, LOG).try_into().unwrap();
+    assert_eq!((hole.from_seq, hole.to_seq, hole.cause), (4, 5, cause));
+    let mut behind = |seq| spool.behind((Lane::Bulk, LOG), seq).unwrap();
+    assert_eq!(behind(2), Some(places[1]));
+    assert_eq!(behind(5).map(|place| place.chain), Some(Chain([5; 32])));
+    assert_eq!(behind(4), None);
+    let before = spool.before_segment_of((Lane::Bulk, LOG), 3).unwrap();
+    assert_eq!(before.map(|place| place.seq), Some(0));
 }
 
 #[test]
