@@ -238,7 +238,9 @@ impl AgentBuilder {
         let state = StateFolder::open(&self.config.state_dir)?;
         let (own, own_facts) = bounded(OWN_FACTS_WAITING_MAX);
         let (stop, stops) = bounded(1);
-        let Self { config, kinds, agent } = self;
+        let Self { mut config, kinds, agent } = self;
+        // The configuration goes before what was said at the enrolment.
+        config.name = config.name.or_else(|| state.name());
         let parts = Parts { config, kinds, agent, state, own_facts, stops };
         Ok(Agent { parts, handle: Handle { own, stop } })
     }

@@ -67,7 +67,8 @@ struct Enrol {
     /// state folder (default: /var/lib/lapwing-sensor)
     #[argh(option, default = "PathBuf::from(DEFAULT_STATE)")]
     state: PathBuf,
-    /// the machine's name as servers show it (default: the host name)
+    /// the machine's name as servers show it, kept for each run whose configuration names none
+    /// (default: the host name)
     #[argh(option)]
     name: Option<String>,
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! key.der      its private key, PKCS #8, the owner's alone
 //! identity     sensor, deployment, certificate, CA: one file, so that it is whole or absent
+//! name         the machine's name that `enrol` was given
 //! assignment   the Detection server that Registration named
 //! command      the last command it accepted, and what became of it
 //! collection   present when collection was stopped on command
@@ -220,6 +221,16 @@ impl StateFolder {
         durable_file::write(&path, &key.serialize_der(), Access::Owner, Durability::PowerCut)
             .map_err(failed)?;
         Ok(key)
+    }
+
+    /// The name that the enrolment was given; none where it was given none.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.load_or_forget("name").flatten()
+    }
+
+    /// Keeps the name for every later start; none is the machine's own.
+    pub(crate) fn save_name(&self, name: Option<&str>) -> Result<(), StateError> {
+        self.save("name", &name)
     }
 
     pub(crate) fn assignment(&self) -> Option<StoredAssignment> {

@@ -50,6 +50,11 @@ pub(super) fn enrol(arguments: &Enrol) -> i32 {
             return FAILED;
         }
     }
+    // Before the enrolment, so that no identity is there without its name.
+    if let Err(error) = state.save_name(arguments.name.as_deref()) {
+        complain(&error);
+        return FAILED;
+    }
     let name = machine::name(arguments.name.as_deref());
     let mut code = FAILED;
     for address in addresses {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
 mod disk;
+mod name;
 mod servers;
 mod space;
 mod wait;
@@ -45,7 +46,10 @@ impl Running {
         let text = config(servers, state, more);
         let config = Config::parse("/sensor.toml".as_ref(), &text).unwrap();
         let door = OwnKind::event(DOOR, "door").feature(3, "name", Type::Text);
-        let agent = Agent::builder(config).collect(collect).define(door).build().unwrap();
+        Self::of(Agent::builder(config).collect(collect).define(door).build().unwrap(), state)
+    }
+
+    fn of(agent: Agent, state: &Path) -> Self {
         let handle = agent.handle();
         let thread = std::thread::spawn(move || smol::block_on(agent.run()));
         Self { handle, state: state.to_path_buf(), thread }
