@@ -14,7 +14,7 @@ use lapwing_protocol::delivery::{
 };
 use lapwing_protocol::digest::Chain;
 use lapwing_protocol::element::{Change, Fact, Field, Value, dns, service};
-use lapwing_protocol::frame::Deframer;
+use lapwing_protocol::frame::{Deframer, Frame, FrameKind};
 use lapwing_protocol::hello::{HelloAck, LogCause, LogGrant, LogVerdict, Memory};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::limits::FRAME_BYTES_MAX;
@@ -65,11 +65,19 @@ pub fn sensor(data: &[u8]) {
     }
 }
 
-/// What a session allowed.
-#[derive(Clone, Copy, Debug, Default)]
+/// What a session allowed on a lane, and the bytes of each chunk that was sent of it.
+#[derive(Clone, Debug, Default)]
 struct Allowed {
     credit: Credit,
-    bytes: u64,
+    sent: BTreeMap<u64, u64>,
+}
+
+impl Allowed {
+    /// The bytes of all chunks from HelloAck's `next_seq` up to and with `seq`. One that was sent
+    /// again after a Nack counts once (DLV-007).
+    fn bytes_up_to(&self, seq: u64) -> u64 {
+        self.sent.range(..=seq).map(|(_, bytes)| bytes).sum()
+    }
 }
 
 /// A chunk as it was made, whether it opens a segment, and the place behind it.
@@ -82,6 +90,8 @@ struct Shell {
     spool: BTreeMap<(Lane, LogId), BTreeMap<u64, Made>>,
     log: [LogId; 2],
     allowed: [Option<Allowed>; 2],
+    /// The begin of a frame of the server's: raw bytes can make up frames that raise credit too.
+    heard: Vec<u8>,
     names: u8,
     logs: u8,
 }
@@ -94,7 +104,8 @@ impl Shell {
             memory,
             spool: BTreeMap::new(),
             log,
-            allowed: [None; 2],
+            allowed: [None, None],
+            heard: Vec::new(),
             names: 0,
             logs: 0,
         }
@@ -113,7 +124,7 @@ impl Shell {
                 sensor.handle_timeout(self.now());
             }
             4 => {
-                self.allowed = [None; 2];
+                self.cut();
                 sensor.handle_disconnected(now);
                 self.ms += 20_000;
                 sensor.handle_timeout(self.now());
@@ -195,9 +206,6 @@ impl Shell {
             }
             _ => return self.say_rest(sensor, input, retry_after_ms),
         };
-        if let Message::Ack(ack) = &message {
-            self.allow(ack.lane, ack.credit);
-        }
         self.send(sensor, input, &message);
     }
 
@@ -218,7 +226,6 @@ impl Shell {
 
     fn greet(&mut self, sensor: &mut Sensor<'_>, input: &mut Input<'_>) {
         let mut logs = heapless::Vec::new();
-        let mut credits = [None; 2];
         for lane in [Lane::Bulk, Lane::Urgent] {
             let at = sensor.positions(lane);
             let acked = if input.flag() { at.acked } else { at.made };
@@ -244,7 +251,6 @@ impl Shell {
                 chain: if is_chain_right { acked.chain } else { Chain([7; 32]) },
                 credit,
             };
-            credits[lane.index()] = Some(Allowed { credit, bytes: 0 });
             let _ = logs.push(grant);
         }
         let ack = HelloAck {
@@ -258,12 +264,12 @@ impl Shell {
             rows_max: input.near(100) as u32,
             logs,
         };
-        self.allowed = credits;
         self.send(sensor, input, &Message::HelloAck(ack));
     }
 
     fn bytes(&self, lane: Lane) -> u64 {
-        self.allowed[lane.index()].map_or(0, |allowed| allowed.bytes)
+        let allowed = self.allowed[lane.index()].as_ref();
+        allowed.map_or(0, |allowed| allowed.bytes_up_to(u64::MAX))
     }
 
     /// Credit never shrinks: a sensor may use the most that it was ever told in its session.
@@ -283,12 +289,44 @@ impl Shell {
     fn hear(&mut self, sensor: &mut Sensor<'_>, input: &mut Input<'_>, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let taken = sensor.handle_input(self.now(), bytes);
+            self.note(&bytes[..taken]);
             bytes = &bytes[taken..];
             if taken == 0 && !self.event(sensor, input) {
                 return;
             }
             while self.event(sensor, input) {}
         }
+    }
+
+    /// Keeps what the sensor was allowed by the frames that it took.
+    fn note(&mut self, bytes: &[u8]) {
+        let mut heard = std::mem::take(&mut self.heard);
+        heard.extend_from_slice(bytes);
+        let mut rest = heard.as_slice();
+        while let Some((&[low, high, kind, flags], behind)) = rest.split_first_chunk::<4>() {
+            let length = usize::from(u16::from_le_bytes([low, high]));
+            let Some((body, behind)) = behind.split_at_checked(length) else { break };
+            rest = behind;
+            let kind = FrameKind(u16::from_le_bytes([kind, flags & 0x0f]));
+            match Message::decode(&Frame { kind, skippable: false, body }) {
+                Ok(Some(Message::Ack(ack))) => self.allow(ack.lane, ack.credit),
+                Ok(Some(Message::HelloAck(ack))) => {
+                    self.allowed = [None, None];
+                    for grant in &ack.logs {
+                        let allowed = Allowed { credit: grant.credit, sent: BTreeMap::new() };
+                        self.allowed[grant.lane.index()] = Some(allowed);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.heard = rest.to_vec();
+    }
+
+    /// The connection is over.
+    fn cut(&mut self) {
+        self.allowed = [None, None];
+        self.heard.clear();
     }
 
     fn drain(&mut self, sensor: &mut Sensor<'_>, input: &mut Input<'_>) {
@@ -333,11 +371,17 @@ impl Shell {
                     for head in &hello.logs {
                         self.log[head.lane.index()] = head.log;
                     }
-                    self.allowed = [None; 2];
+                    self.allowed = [None, None];
                 }
                 Message::Chunk(chunk) => {
                     let lane = chunk.header.flags.lane();
                     self.check(lane, chunk.header.seq, frame.body);
+                }
+                Message::Jump(jump) => {
+                    // What it covers is no longer sent, and a Jump uses no credit.
+                    if let Some(allowed) = &mut self.allowed[jump.lane.index()] {
+                        allowed.sent.retain(|seq, _| !(jump.from_seq..=jump.to_seq).contains(seq));
+                    }
                 }
                 _ => {}
             }
@@ -357,10 +401,10 @@ impl Shell {
             }
         }
         let allowed = self.allowed[lane.index()].as_mut().expect("no chunk before the HelloAck");
-        allowed.bytes += body.len() as u64;
-        let Credit { limit_seq, limit_bytes } = allowed.credit;
+        allowed.sent.insert(seq, body.len() as u64);
+        let (bytes, Credit { limit_seq, limit_bytes }) = (allowed.bytes_up_to(seq), allowed.credit);
         assert!(seq <= limit_seq, "{seq} is beyond the credit, {limit_seq}");
-        assert!(allowed.bytes <= limit_bytes, "{} bytes of {limit_bytes}", allowed.bytes);
+        assert!(bytes <= limit_bytes, "{bytes} bytes of {limit_bytes}");
     }
 
     fn event(&mut self, sensor: &mut Sensor<'_>, input: &mut Input<'_>) -> bool {
@@ -369,11 +413,11 @@ impl Shell {
         match event {
             Event::DialDetection(_) if input.below(8) == 7 => sensor.handle_dial_failed(now),
             Event::DialDetection(_) => {
-                self.allowed = [None; 2];
+                self.cut();
                 sensor.handle_connected(now);
             }
             Event::Close(_) => {
-                self.allowed = [None; 2];
+                self.cut();
                 sensor.handle_disconnected(now);
             }
             Event::Fetch { lane, log, seq } => {
