@@ -477,6 +477,21 @@ fn of_a_log_that_cannot_go_on_nothing_is_taken() {
     let bytes = sensor.chunk(3);
     let chunk = Chunk::decode(&bytes).unwrap();
     assert_eq!(receiver.handle_chunk(2, &chunk, &bytes), Err(PeerFault::OutOfPlace));
+    // A mark is no exception, the right one neither.
+    let mark = (Lane::Bulk, 3, sensor.chains[3]);
+    assert_eq!(receiver.handle_chain_mark(2, mark), Err(PeerFault::OutOfPlace));
+}
+
+#[test]
+fn hel_002_a_mark_of_a_lane_that_the_hello_did_not_name_is_out_of_place() {
+    let mut sensor = Sensor::new(LOG);
+    let mut receiver = after_storing(&mut sensor, 2);
+    let mark = (Lane::Bulk, 2, sensor.chains[2]);
+    let urgent = LogHead { lane: Lane::Urgent, ..Sensor::new(LogId([6; 16])).head(1, 0) };
+    receiver.handle_hello(2, &hello(urgent)).unwrap();
+    assert_eq!(receiver.handle_chain_mark(2, mark), Err(PeerFault::OutOfPlace));
+    receiver.handle_hello(2, &hello(sensor.head(1, 2))).unwrap();
+    assert_eq!(receiver.handle_chain_mark(2, mark), Ok(()));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crate::cases::{Case, Phase, Stop};
@@ -19,10 +19,19 @@ pub struct Outcome {
     pub weak: Vec<String>,
 }
 
-/// Runs `cases` with `run`, `jobs` at once; `tell` hears of each as it ends.
+/// How cases are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How many at once.
+    pub jobs: usize,
+    /// None is begun once one has failed.
+    pub is_over_at_a_fail: bool,
+}
+
+/// Runs `cases` with `run`; `tell` hears of each as it ends.
 pub fn run(
     cases: &[Case],
-    jobs: usize,
+    Pace { jobs, is_over_at_a_fail }: Pace,
     run: impl Fn(&Case) -> Outcome + Sync,
     tell: impl Fn(&CaseReport) + Sync,
 ) -> Vec<CaseReport> {
@@ -34,12 +43,22 @@ pub fn run(
     let jobs = jobs.max(1) + slow.len();
     let queue = [slow, quick].concat();
     let (next, reports) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let has_failed = AtomicBool::new(false);
+    let judge = |case: &Case| {
+        let report = one(case, &run);
+        tell(&report);
+        has_failed.fetch_or(report.verdict == Verdict::Fail, Ordering::Relaxed);
+        report
+    };
+    let is_over = || is_over_at_a_fail && has_failed.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 while let Some(case) = queue.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let report = one(case, &run);
-                    tell(&report);
+                    if is_over() {
+                        break;
+                    }
+                    let report = judge(case);
                     reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 }
             });
@@ -47,9 +66,10 @@ pub fn run(
     });
     let mut reports = reports.into_inner().unwrap_or_else(PoisonError::into_inner);
     for case in &alone {
-        let report = one(case, &run);
-        tell(&report);
-        reports.push(report);
+        if is_over() {
+            break;
+        }
+        reports.push(judge(case));
     }
     let place = |report: &CaseReport| cases.iter().position(|case| case.name == report.name);
     reports.sort_by_key(place);

@@ -116,6 +116,11 @@ impl LaneReceiver {
         self.head.as_ref().is_some_and(|record| record.find(log).is_some())
     }
 
+    /// Whether the session may send on it: its Hello named the lane, and the log can go on.
+    pub(super) fn is_open(&self) -> bool {
+        self.session.is_some()
+    }
+
     pub(super) fn end_session(&mut self) {
         self.session = None;
         self.ack_due = false;

@@ -324,7 +324,9 @@ impl Receiver {
         (lane, seq, chain): (Lane, u64, Chain),
     ) -> Result<(), PeerFault> {
         self.fence(epoch)?;
-        let head = self.lanes[lane.index()].head.as_ref().ok_or(PeerFault::OutOfPlace)?;
+        // As a chunk would be: a lane that this Hello did not open takes nothing (HEL-010).
+        let lane = &self.lanes[lane.index()];
+        let head = lane.head.as_ref().filter(|_| lane.is_open()).ok_or(PeerFault::OutOfPlace)?;
         let is_other = head.current.chain != chain && !cfg!(mutant = "chain_unchecked");
         if head.current.next_seq == seq.saturating_add(1) && is_other {
             return Err(PeerFault::ChainBroken);

@@ -48,7 +48,9 @@ impl Deployment {
         this.write("token", &this.token)?;
         let own = issue(&authority, &[uri("detection", SERVER)], Usage::Server)?;
         this.save("d1", &own)?;
-        this.write("detection.toml", &this.configuration(malware))?;
+        this.write("detection.toml", &this.configuration(malware, ""))?;
+        let narrow = "in_flight_max = \"64KiB\"\n";
+        this.write("narrow.toml", &this.configuration(malware, narrow))?;
         this.identities(&authority)?;
         Ok(this)
     }
@@ -59,13 +61,19 @@ impl Deployment {
         self.folder.join("detection.toml")
     }
 
+    /// The configuration of the same server with the least room for what is on its way to the disk.
+    #[must_use]
+    pub fn narrow(&self) -> PathBuf {
+        self.folder.join("narrow.toml")
+    }
+
     /// The folder of certificates of other roles.
     #[must_use]
     pub fn lent(&self) -> PathBuf {
         self.folder.join("identities")
     }
 
-    fn configuration(&self, malware: SocketAddr) -> String {
+    fn configuration(&self, malware: SocketAddr, room: &str) -> String {
         let Self { sensors, console, .. } = self;
         let (deployment, server) = (hex(&DEPLOYMENT), hex(&SERVER));
         format!(
@@ -73,13 +81,14 @@ impl Deployment {
              deployment = \"{deployment}\"\nlisten = [\"{sensors}\"]\nlog_level = \"error\"\n\n\
              [server.tls]\ncert = \"d1.pem\"\nkey = \"d1-key.pem\"\nca = \"ca.pem\"\n\n\
              [detection]\nid = \"{server}\"\nconsole_listen = \"{console}\"\n\
-             malware_listen = \"{malware}\"\ncapacity = {CAPACITY}\n\n\
+             malware_listen = \"{malware}\"\ncapacity = {CAPACITY}\n{room}\n\
              [enrolment]\nca_cert = \"ca.pem\"\nca_key = \"ca-key.pem\"\n\
              tokens_file = \"tokens.sha256\"\n"
         )
     }
 
-    /// Certificates that no sensor has: of every other role, of nobody, of two sensors.
+    /// Certificates that no sensor has: of every other role, of nobody, of two sensors, of another
+    /// deployment, of a time that is over; and two keys for one sensor.
     fn identities(&self, authority: &Authority) -> Result<(), String> {
         fs::create_dir_all(self.lent()).map_err(|error| error.to_string())?;
         let roles = ["registration", "detection", "update", "webapp", "malops", "fleet", "ctl"];
@@ -87,6 +96,16 @@ impl Deployment {
             let usage = if role == "ctl" { Usage::Client } else { Usage::Server };
             let credentials = issue(authority, &[uri(role, [number; 16])], usage)?;
             self.save(&format!("identities/{role}"), &credentials)?;
+        }
+        let other = Identity { deployment: [0xd1; 16], role: "sensor".into(), id: [0xa3; 16] };
+        let other = issue(authority, &[other.to_string()], Usage::Client)?;
+        self.save("identities/other-deployment", &other)?;
+        let uris = [uri("sensor", [0xa4; 16])];
+        let expired = authority.expired(&uris, Usage::Client).map_err(|error| error.to_string())?;
+        self.save("identities/expired", &expired)?;
+        for name in ["sensor", "sensor-twin"] {
+            let same = issue(authority, &[uri("sensor", [0xa5; 16])], Usage::Client)?;
+            self.save(&format!("identities/{name}"), &same)?;
         }
         let nobody = issue(authority, &[], Usage::Client)?;
         self.save("identities/nobody", &nobody)?;

@@ -61,6 +61,9 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("watermark_ahead", "stores that a lane stands one chunk further than it does"),
 ];
 
+/// Those that show only in cases that wait for more than ten seconds.
+pub const SLOW_MUTANTS: &[&str] = &["idle_kept"];
+
 /// The same of a sensor; those of the codec, which both ends use, stand in both lists.
 pub const SENSOR_MUTANTS: &[(&str, &str)] = &[
     ("any_server_accepted", "speaks with any server of the CA, whatever its role and id"),
@@ -140,6 +143,12 @@ mod tests {
         let absent: Vec<_> = listed.difference(&built_in).collect();
         assert!(unlisted.is_empty(), "in the source, and not in a list: {unlisted:?}");
         assert!(absent.is_empty(), "in a list, and not in the source: {absent:?}");
+    }
+
+    #[test]
+    fn what_shows_slowly_is_listed() {
+        let is_listed = |slow: &&&str| MUTANTS.iter().any(|(name, _)| *name == **slow);
+        assert_eq!(SLOW_MUTANTS.iter().filter(is_listed).count(), SLOW_MUTANTS.len());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `lapwing-conformance mutants`: builds the server or the sensor with one fault after the other
 //! and says which of them the cases find.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use argh::FromArgs;
 use serde_json::{Value, json};
@@ -10,9 +12,10 @@ use serde_json::{Value, json};
 use super::sensor;
 use super::server::{self, Place};
 use crate::bench::deployment::{CAPACITY, Deployment};
-use crate::bench::mutants::{MUTANTS, SENSOR_MUTANTS};
+use crate::bench::mutants::{MUTANTS, SENSOR_MUTANTS, SLOW_MUTANTS};
 use crate::cases::{self, Case};
 use crate::report::{Report, Verdict};
+use crate::run::Pace;
 
 /// Builds this workspace's Detection server, or with `--role sensor` its sensor, with one fault
 /// after the other and holds the cases against each: a fault that no case finds survives, and
@@ -42,6 +45,9 @@ pub(super) struct Mutants {
     /// write the table as JSON here
     #[argh(option)]
     report: Option<PathBuf>,
+    /// begin no more cases once one has failed
+    #[argh(switch)]
+    first: bool,
     /// leave out the cases that take longer than ten seconds
     #[argh(switch)]
     quick: bool,
@@ -50,12 +56,26 @@ pub(super) struct Mutants {
     list: bool,
 }
 
+/// Cases at once.
+const JOBS: usize = 8;
+
+/// A program with one fault, built.
+struct Built {
+    mutant: Mutant,
+    program: PathBuf,
+    took: Duration,
+}
+
+/// Name, and what is wrong; the name is empty where nothing is.
+type Mutant = (&'static str, &'static str);
+
 /// What became of one server.
 struct Judged {
-    name: String,
-    says: String,
+    mutant: Mutant,
     /// The cases that failed.
     found_by: Vec<String>,
+    built: Duration,
+    took: Duration,
 }
 
 impl Mutants {
@@ -64,36 +84,44 @@ impl Mutants {
             self.known()?.iter().for_each(|(name, says)| println!("{name}: {says}"));
             return Ok(true);
         }
-        let cases = super::choose(cases::of_role(&self.role), self.cases.as_deref(), self.quick);
-        let wanted = self.wanted()?;
-        let clean = self.judge(("", "no fault"), &cases)?;
-        if !clean.found_by.is_empty() {
-            let found_by = clean.found_by.join(", ");
-            return Err(format!("the {} without a fault fails: {found_by}", self.role));
-        }
-        println!("the {} without a fault passes", self.role);
-        let (mut judged, mut survived) = (Vec::new(), 0);
-        for mutant in &wanted {
-            let one = self.judge(*mutant, &cases)?;
-            match one.found_by.as_slice() {
-                [] => {
-                    survived += 1;
-                    println!("SURVIVED {}: {}", one.name, one.says);
+        let mut wanted = vec![("", "no fault")];
+        wanted.extend(self.wanted()?);
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let mut judged = Vec::new();
+        std::thread::scope(|scope| {
+            // One is built while the one before it is judged: the cases wait more than they work.
+            let (give, take) = mpsc::sync_channel(0);
+            let (this, folder, ahead) = (&self, folder.path(), wanted.clone());
+            scope.spawn(move || {
+                let built = ahead.into_iter().map(|mutant| this.program(mutant, folder));
+                built.map(|built| give.send(built)).take_while(Result::is_ok).for_each(drop);
+            });
+            for built in take {
+                let built = built?;
+                let one = self.judge(&built)?;
+                one.tell();
+                if self.server.is_none() {
+                    // One of them is tens of megabytes.
+                    drop(std::fs::remove_file(&built.program));
                 }
-                [first, ..] => {
-                    println!("killed {} by {} ({first})", one.name, one.found_by.len());
+                if one.mutant.0.is_empty() && !one.found_by.is_empty() {
+                    let found_by = one.found_by.join(", ");
+                    return Err(format!("the {} without a fault fails: {found_by}", self.role));
                 }
+                judged.push(one);
             }
-            judged.push(one);
-        }
-        println!("{} of {} mutants killed", judged.len() - survived, judged.len());
+            Ok(())
+        })?;
+        judged.remove(0);
+        let killed = judged.iter().filter(|one| !one.found_by.is_empty()).count();
+        println!("{killed} of {} mutants killed", judged.len());
         if let Some(file) = &self.report {
             super::write(file, &format!("{:#}\n", table(&judged)))?;
         }
-        Ok(survived == 0)
+        Ok(killed == judged.len())
     }
 
-    fn known(&self) -> Result<&'static [(&'static str, &'static str)], String> {
+    fn known(&self) -> Result<&'static [Mutant], String> {
         match self.role.as_str() {
             "server" => Ok(MUTANTS),
             "sensor" => Ok(SENSOR_MUTANTS),
@@ -101,7 +129,7 @@ impl Mutants {
         }
     }
 
-    fn wanted(&self) -> Result<Vec<(&'static str, &'static str)>, String> {
+    fn wanted(&self) -> Result<Vec<Mutant>, String> {
         let known = self.known()?;
         let Some(only) = &self.only else { return Ok(known.to_vec()) };
         let find = |name: &str| {
@@ -111,19 +139,39 @@ impl Mutants {
         only.split(',').map(find).collect()
     }
 
-    fn judge(&self, (name, says): (&str, &str), cases: &[Case]) -> Result<Judged, String> {
-        let program = match &self.server {
-            Some(program) => program.clone(),
-            None => self.build(name)?,
-        };
-        let command = format!("env LAPWING_MUTANT={name} '{}'", program.display());
+    /// The cases for one of them: those that wait long only for whom nothing else shows.
+    fn cases(&self, (name, _): Mutant) -> Vec<Case> {
+        let is_slow = SLOW_MUTANTS.contains(&name);
+        super::choose(cases::of_role(&self.role), self.cases.as_deref(), self.quick || !is_slow)
+    }
+
+    fn judge(&self, built: &Built) -> Result<Judged, String> {
+        let Built { mutant, program, took } = built;
+        let (begun, cases) = (Instant::now(), self.cases(*mutant));
+        let command = format!("env LAPWING_MUTANT={} '{}'", mutant.0, program.display());
+        let pace = Pace { jobs: JOBS, is_over_at_a_fail: self.first };
         let report = match self.role.as_str() {
-            "sensor" => sensor::hold(command, cases, 8, None, |_| {}),
-            _ => against_server(&command, cases)?,
+            "sensor" => sensor::hold(command, &cases, pace, None, |_| {}),
+            _ => against_server(&command, &cases, pace)?,
         };
         let failed = report.cases.into_iter().filter(|case| case.verdict == Verdict::Fail);
         let found_by = failed.map(|case| case.name).collect();
-        Ok(Judged { name: name.into(), says: says.into(), found_by })
+        Ok(Judged { mutant: *mutant, found_by, built: *took, took: begun.elapsed() })
+    }
+
+    /// The program with that fault, in a file that the next build leaves alone.
+    fn program(&self, mutant: Mutant, folder: &Path) -> Result<Built, String> {
+        let begun = Instant::now();
+        let program = match &self.server {
+            Some(program) => program.clone(),
+            None => {
+                let (built, own) = (self.build(mutant.0)?, folder.join(format!("of-{}", mutant.0)));
+                let copied = std::fs::copy(&built, &own);
+                copied.map_err(|error| format!("{}: {error}", own.display()))?;
+                own
+            }
+        };
+        Ok(Built { mutant, program, took: begun.elapsed() })
     }
 
     /// Builds the program with that fault: of the workspace only our own crates are built again.
@@ -154,7 +202,7 @@ impl Mutants {
 }
 
 /// A deployment of its own for a server that takes its configuration file as its last argument.
-fn against_server(command: &str, cases: &[Case]) -> Result<Report, String> {
+fn against_server(command: &str, cases: &[Case], pace: Pace) -> Result<Report, String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let made = Deployment::create(folder.path())?;
     let place = Place {
@@ -162,16 +210,32 @@ fn against_server(command: &str, cases: &[Case]) -> Result<Report, String> {
         identities: Some(made.lent()),
         capacity: Some(CAPACITY),
         server_cmd: Some(format!("{command} '{}'", made.config().display())),
+        narrow_cmd: Some(format!("{command} '{}'", made.narrow().display())),
         ..Place::of(made.sensors, made.folder.join("ca.pem"), made.token.clone())
     };
-    server::hold(place, cases, 8, None, |_| {})
+    server::hold(place, cases, pace, None, |_| {})
+}
+
+impl Judged {
+    fn tell(&self) {
+        let (name, says) = self.mutant;
+        let seconds = format!("built in {:.0?}, judged in {:.0?}", self.built, self.took);
+        match (name, self.found_by.as_slice()) {
+            ("", []) => println!("without a fault it passes; {seconds}"),
+            ("", _) => {}
+            (_, []) => println!("SURVIVED {name}: {says}; {seconds}"),
+            (_, [first, ..]) => {
+                println!("killed {name} by {} ({first}); {seconds}", self.found_by.len());
+            }
+        }
+    }
 }
 
 fn table(judged: &[Judged]) -> Value {
     let rows = judged.iter().map(|one| {
         json!({
-            "mutant": one.name,
-            "says": one.says,
+            "mutant": one.mutant.0,
+            "says": one.mutant.1,
             "killed": !one.found_by.is_empty(),
             "by": one.found_by,
         })

@@ -28,13 +28,15 @@ impl Prepare {
         let folder = made.folder.display();
         println!(
             "--addr {} --console {} --token {} --ca {folder}/ca.pem --identities {} \
-             --capacity {CAPACITY} --server-cmd \"{} {}\"",
+             --capacity {CAPACITY} --server-cmd \"{} {}\" --narrow-cmd \"{} {}\"",
             made.sensors,
             made.console,
             made.token,
             made.lent().display(),
             self.server,
             made.config().display(),
+            self.server,
+            made.narrow().display(),
         );
         Ok(true)
     }

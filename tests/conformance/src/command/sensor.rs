@@ -9,7 +9,7 @@ use super::server::now_ms;
 use crate::cases::sensor::context::{Context, Target};
 use crate::cases::{self, Case, Run, Stop};
 use crate::report::{CaseReport, Report};
-use crate::run::{self, Outcome};
+use crate::run::{self, Outcome, Pace};
 
 /// Plays Registration and Detection servers against a sensor. Each case starts the command anew,
 /// with an empty folder of its own; what a command must understand is in docs/conformance.md.
@@ -53,7 +53,8 @@ impl Sensor {
             return Err("no case fits --only; --list names them".into());
         }
         let command = self.cmd.ok_or("--cmd is missing: the command that is a sensor")?;
-        let report = hold(command, &cases, self.jobs, self.seed, super::tell);
+        let pace = Pace { jobs: self.jobs, is_over_at_a_fail: false };
+        let report = hold(command, &cases, pace, self.seed, super::tell);
         super::finish(&report, self.report.as_deref(), self.html.as_deref())
     }
 }
@@ -62,13 +63,13 @@ impl Sensor {
 pub(super) fn hold(
     command: String,
     cases: &[Case],
-    jobs: usize,
+    pace: Pace,
     seed: Option<u64>,
     tell: impl Fn(&CaseReport) + Sync,
 ) -> Report {
     let target = Target { command, seed: seed.unwrap_or_else(now_ms) };
     let (begun, started_ms) = (Instant::now(), now_ms());
-    let done = run::run(cases, jobs, |case| one(case, &target), tell);
+    let done = run::run(cases, pace, |case| one(case, &target), tell);
     Report {
         role: "sensor".into(),
         target: target.command,

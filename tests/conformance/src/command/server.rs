@@ -14,7 +14,7 @@ use crate::cases::{self, Case, Run, Stop};
 use crate::crypto::identity::Credentials;
 use crate::crypto::tls;
 use crate::report::{CaseReport, Report};
-use crate::run::{self, Outcome};
+use crate::run::{self, Outcome, Pace};
 
 /// Plays sensors against a Detection (and Registration) server.
 #[derive(FromArgs)]
@@ -47,6 +47,10 @@ pub(super) struct Server {
     /// a command that is the server: it is started, killed and started again
     #[argh(option)]
     server_cmd: Option<String>,
+    /// the same command, with as little room for what is on its way to the disk as may be: the
+    /// server is then overloaded
+    #[argh(option)]
+    narrow_cmd: Option<String>,
     /// a command that kills the running server with -9 and starts it again
     #[argh(option)]
     restart_cmd: Option<String>,
@@ -84,6 +88,7 @@ pub(super) struct Place {
     pub(super) identities: Option<PathBuf>,
     pub(super) capacity: Option<usize>,
     pub(super) server_cmd: Option<String>,
+    pub(super) narrow_cmd: Option<String>,
     pub(super) restart_cmd: Option<String>,
 }
 
@@ -97,7 +102,8 @@ impl Server {
         if cases.is_empty() {
             return Err("no case fits --only; --list names them".into());
         }
-        let report = hold(self.place()?, &cases, self.jobs, self.seed, super::tell)?;
+        let pace = Pace { jobs: self.jobs, is_over_at_a_fail: false };
+        let report = hold(self.place()?, &cases, pace, self.seed, super::tell)?;
         super::finish(&report, self.report.as_deref(), self.html.as_deref())
     }
 
@@ -115,6 +121,7 @@ impl Server {
             identities: self.identities.clone(),
             capacity: self.capacity,
             server_cmd: self.server_cmd.clone(),
+            narrow_cmd: self.narrow_cmd.clone(),
             restart_cmd: self.restart_cmd.clone(),
             ..Place::of(address, ca, token)
         })
@@ -125,13 +132,13 @@ impl Server {
 pub(super) fn hold(
     place: Place,
     cases: &[Case],
-    jobs: usize,
+    pace: Pace,
     seed: Option<u64>,
     tell: impl Fn(&CaseReport) + Sync,
 ) -> Result<Report, String> {
     let target = place.target(seed)?;
     let (begun, started_ms) = (Instant::now(), now_ms());
-    let done = run::run(cases, jobs, |case| one(case, &target), tell);
+    let done = run::run(cases, pace, |case| one(case, &target), tell);
     Ok(Report {
         role: "server".into(),
         target: target.address.to_string(),
@@ -155,6 +162,7 @@ impl Place {
             identities: None,
             capacity: None,
             server_cmd: None,
+            narrow_cmd: None,
             restart_cmd: None,
         }
     }
@@ -164,7 +172,9 @@ impl Place {
         let authority = certificate(&ca)?;
         let roots = tls::roots(&authority).map_err(|error| format!("{}: {error}", ca.display()))?;
         let process: Option<Box<dyn Process>> = match (self.server_cmd, self.restart_cmd) {
-            (Some(command), _) => Some(Box::new(Started::start(&command, address)?)),
+            (Some(command), _) => {
+                Some(Box::new(Started::start(&command, self.narrow_cmd, address)?))
+            }
             (None, Some(command)) => Some(Box::new(ByCommand { command, address })),
             (None, None) => None,
         };

@@ -56,14 +56,29 @@ impl Authority {
     /// # Errors
     /// The machine gives no randomness, or a URI cannot stand in a certificate.
     pub fn issue(&self, uris: &[String], usage: Usage) -> Result<Credentials, rcgen::Error> {
+        self.signed(&leaf(uris, usage)?)
+    }
+
+    fn signed(&self, parameters: &CertificateParams) -> Result<Credentials, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let certificate = leaf(uris, usage)?.signed_by(&key, &self.issuer)?;
+        let certificate = parameters.signed_by(&key, &self.issuer)?;
         Ok(Credentials {
             certificate: certificate.der().to_vec(),
             certificate_pem: certificate.pem(),
             key: key.serialize_der(),
             key_pem: key.serialize_pem(),
         })
+    }
+
+    /// As [`Self::issue`], for a time that is over.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn expired(&self, uris: &[String], usage: Usage) -> Result<Credentials, rcgen::Error> {
+        let mut parameters = leaf(uris, usage)?;
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(2020, 2, 1);
+        self.signed(&parameters)
     }
 
     /// A certificate (DER) for the key of a signing request, whose own signature is verified.

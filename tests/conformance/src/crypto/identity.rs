@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, SanType};
 use x509_parser::prelude::{FromDer as _, GeneralName, ParsedExtension, X509Certificate};
 
 use crate::wire::message::Id;
@@ -36,8 +36,20 @@ impl Request {
     /// # Errors
     /// The machine gives no randomness.
     pub fn create() -> Result<Self, rcgen::Error> {
+        Self::naming(&[])
+    }
+
+    /// A new key, and a request that asks for these URIs as names.
+    ///
+    /// # Errors
+    /// The machine gives no randomness, or a URI cannot stand in a request.
+    pub fn naming(uris: &[String]) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
-        let request = CertificateParams::default().serialize_request(&key)?;
+        let mut parameters = CertificateParams::default();
+        for uri in uris {
+            parameters.subject_alt_names.push(SanType::URI(uri.as_str().try_into()?));
+        }
+        let request = parameters.serialize_request(&key)?;
         Ok(Self { key: key.serialize_der(), der: request.der().to_vec() })
     }
 }

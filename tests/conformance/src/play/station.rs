@@ -20,7 +20,7 @@ use super::wait;
 use crate::crypto::authority::{Authority, Usage};
 use crate::crypto::identity::{Credentials, Identity, hex};
 use crate::crypto::tls::{self, Clients};
-use crate::wire::chunk::Chunk;
+use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk};
 use crate::wire::frame::Frame;
 use crate::wire::message::{
     Chain, ChainMark, Credit, Hello, Id, Jump, Lane, LogHead, LogVerdict, Message, Ping, Reply,
@@ -71,6 +71,8 @@ pub struct Answers {
     pub credit: [Credit; 2],
     /// Rows that it has room for.
     pub rows_max: u32,
+    /// Bytes of the longest frame that it takes.
+    pub receive_bytes_max: u32,
 }
 
 /// The server.
@@ -127,6 +129,7 @@ impl Station {
                 greets: true,
                 credit: [AMPLE; 2],
                 rows_max: 65_536,
+                receive_bytes_max: CHUNK_BYTES_MAX as u32 + 256,
             },
             shelves: BTreeMap::new(),
             hello: None,
@@ -292,6 +295,9 @@ impl Station {
         let length = frame.body.len() + 4;
         if !self.is_greeted && length > GREETING_BYTES_MAX {
             return Err(format!("FRM-006: {length} bytes before HelloAck"));
+        }
+        if self.is_greeted && length > self.answers.receive_bytes_max as usize {
+            return Err(format!("FRM-006: {length} bytes, where fewer are taken"));
         }
         if frame.kind == 3 {
             return self.take_chunk(&frame.body);

@@ -83,7 +83,7 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("HEL-037", Both),
     ("HEL-038", Both),
     ("HEL-039", Server),
-    ("HEL-040", Server),
+    ("HEL-040", Both),
     ("LOG-001", Both),
     ("LOG-002", Both),
     ("LOG-003", Sensor),
@@ -243,11 +243,6 @@ pub const TABLE: &[(&str, Binds)] = &[
 /// Requirement, role, and why no peer of that role can see from outside whether it is kept.
 pub const UNSEEN: &[(&str, &str, &str)] = &[
     (
-        "HEL-026",
-        "server",
-        "a certificate of another key for the same id cannot be had by enrolling",
-    ),
-    (
         "REG-020",
         "server",
         "heartbeats go from a Detection server to Registration: neither a sensor nor a console \
@@ -322,11 +317,6 @@ pub const UNSEEN: &[(&str, &str, &str)] = &[
     ),
     ("LIM-032", "sensor", "a segment ends by this bound and LIM-031 together"),
     ("LIM-033", "sensor", "a segment of a day's age takes a day"),
-    (
-        "HEL-039",
-        "server",
-        "a finding is told to the server's own operator; no case reads findings from a console yet",
-    ),
     (
         "CON-008",
         "server",

@@ -28,6 +28,8 @@ pub const BUSY: u16 = 12;
 pub const BAD_ARGUMENT: u16 = 16;
 /// `unsupported`.
 pub const UNSUPPORTED: u16 = 19;
+/// `revoked`.
+pub const REVOKED: u16 = 20;
 /// `stale_command`.
 pub const STALE_COMMAND: u16 = 22;
 /// `idle`.
@@ -68,6 +70,7 @@ mod tests {
             (BUSY, "busy"),
             (BAD_ARGUMENT, "bad_argument"),
             (UNSUPPORTED, "unsupported"),
+            (REVOKED, "revoked"),
             (STALE_COMMAND, "stale_command"),
             (IDLE, "idle"),
             (CHAIN_BROKEN, "chain_broken"),

@@ -76,6 +76,21 @@ message! {
 }
 
 message! {
+    /// One evidence. Severity and activity stay numbers, lists stay bytes.
+    EvidenceView {
+        evidence: Id, rule: String, title: String, sensor: Id, machine: String, user: String,
+        element: Id, kind: u16, label: String, root_cause: String, happened_ms: u64,
+        raised_ms: u64, severity: u16, activity: u16, suspicious: bool, techniques: Vec<u8>,
+        reputation: Vec<u8>, fields: Vec<u8>, processes: Vec<u8>,
+    }
+}
+
+message! {
+    /// A run of the feed of evidence.
+    EvidencePage { incarnation: Id, next_cursor: u64, at_end: bool, items: Items<EvidenceView> }
+}
+
+message! {
     /// Queue this command for a sensor.
     CommandPut { sensor: Id, number: CommandNumber, expires_ms: u64, action: Action }
 }

@@ -1,5 +1,7 @@
 //! Frames that a sensor must take, skip or close for.
 
+use std::time::Duration;
+
 use super::case;
 use super::context::Context;
 use crate::cases::{Case, Checked, ensure, equal};
@@ -41,6 +43,13 @@ pub(super) const CASES: &[Case] = &[
         &["FRM-005"],
         "A frame that is announced longer than the sensor takes ends the session before its body.",
         an_oversize_frame_ends_the_session,
+    ),
+    case(
+        "a_server_that_takes_little_gets_no_more",
+        &["FRM-006", "HEL-007"],
+        "To a server that takes 600 bytes a sensor sends no longer frame; it closes where its \
+         chunks are larger.",
+        a_server_that_takes_little_gets_no_more,
     ),
     case(
         "a_message_out_of_place_ends_the_session",
@@ -131,6 +140,20 @@ fn an_oversize_frame_ends_the_session(cx: &mut Context) -> Checked {
     cx.a.link()?.send_bytes(&head(length, 9 | SKIPPABLE));
     cx.a.expect_close("FRM-005: a frame longer than receive_bytes_max")?;
     Ok(())
+}
+
+fn a_server_that_takes_little_gets_no_more(cx: &mut Context) -> Checked {
+    cx.a.answers.receive_bytes_max = 600;
+    cx.subject.start()?;
+    cx.a.meet()?;
+    cx.a.greet(&[])?;
+    for _ in 0..10 {
+        cx.subject.event(50);
+    }
+    match cx.a.pump_for(Duration::from_secs(3), |_| false) {
+        Err(error) if !error.starts_with("the sensor closed") => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn a_message_out_of_place_ends_the_session(cx: &mut Context) -> Checked {

@@ -30,8 +30,8 @@ pub(super) const CASES: &[Case] = &[
     case(
         "a_server_of_another_role_is_not_spoken_with",
         &["PLN-005", "PLN-003"],
-        "A certificate of the CA for another role, or without an identity, or with two, gets no \
-         Hello at a Detection server's place.",
+        "A certificate of the CA for another role, or without an identity, or with two, or of a time \
+         that is over, gets no Hello at a Detection server's place.",
         a_server_of_another_role,
     ),
     case(
@@ -109,6 +109,9 @@ fn a_server_of_another_role(cx: &mut Context) -> Checked {
         let credentials = issue(cx, &cx.authority, roles)?;
         no_hello(cx, &credentials, what)?;
     }
+    let own = Identity { deployment: cx.deployment, role: "detection".into(), id }.to_string();
+    let old = cx.authority.expired(&[own], Usage::Server).map_err(|error| error.to_string())?;
+    no_hello(cx, &old, "a certificate of a time that is over")?;
     // And it is the certificate that was wrong: the right one is spoken with.
     cx.restart()?;
     cx.a.welcome()?;

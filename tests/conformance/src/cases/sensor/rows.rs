@@ -23,6 +23,13 @@ pub(super) const CASES: &[Case] = &[
         the_ack_was_lost,
     ),
     case(
+        "a_log_that_begins_otherwise_ends_the_session",
+        &["HEL-040", "CHN-001"],
+        "A chain at 0 that is not the log's start: the two do not agree on who it is, and the sensor \
+         closes.",
+        a_log_that_begins_otherwise,
+    ),
+    case(
         "the_sensor_was_rolled_back",
         &["HEL-023", "HEL-010", "HEL-002"],
         "SensorBehind: nothing more of that log, then another Hello with a new log, cause RolledBack, \
@@ -128,6 +135,19 @@ fn opens_a_new_log(cx: &mut Context, old: Id, cause: LogCause) -> Checked {
     cx.chunks(2)?;
     equal!(cx.a.log(Lane::Bulk)?, head.log, "the log that facts go into");
     Ok(())
+}
+
+fn a_log_that_begins_otherwise(cx: &mut Context) -> Checked {
+    cx.subject.start()?;
+    cx.a.meet()?;
+    let other = Place { verdict: LogVerdict::New, next_seq: 1, chain: Some([7; 32]) };
+    cx.a.greet(&[(Lane::Bulk, other)])?;
+    cx.subject.event(FACTS);
+    let hellos = cx.a.hellos;
+    cx.a.expect_close("HEL-040: another chain at 0")?;
+    equal!(cx.a.hellos, hellos, "HEL-040: no new log mends it: Hellos of the session");
+    cx.a.welcome()?;
+    cx.chunks(1)
 }
 
 fn the_sensor_was_rolled_back(cx: &mut Context) -> Checked {

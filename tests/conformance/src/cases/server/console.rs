@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::case;
 use super::context::Context;
 use super::steps::{store, undecodable};
-use crate::cases::{Case, Checked, Stop, ensure, equal};
+use super::{case, in_phase};
+use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::crypto::chain::{self, Speaker};
 use crate::crypto::tls;
 use crate::play::link::{Link, PATIENCE};
@@ -51,6 +51,16 @@ pub(super) const CASES: &[Case] = &[
         &["CAL-010", "CAL-012", "LIM-053"],
         "A page has at most what was asked for; another incarnation begins at 0.",
         a_feed_is_read_by_cursor,
+    ),
+    // Alone: whoever reads the feed reads all that it stores.
+    in_phase(
+        case(
+            "a_page_is_bounded",
+            &["LIM-053", "CAL-001", "CAL-010"],
+            "A page has at most 1,024 items, whatever is asked for; its parts make one reply.",
+            a_page_is_bounded,
+        ),
+        Phase::Alone,
     ),
     case(
         "a_feed_waits_for_news",
@@ -215,6 +225,28 @@ fn a_feed_is_read_by_cursor(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
+fn a_page_is_bounded(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    // More facts than a page may have, and a reply of more bytes than a frame may have.
+    for _ in 0..4 {
+        let (mut ops, time) = (log.opened(), base(log.next_seq()));
+        for _ in 0..300 {
+            ops.event(DNS, time, &vec![(3, Value::text("page.example"))]);
+        }
+        let chunk = log.next(SELF_CONTAINED, 300, ops.body());
+        store(&mut link, &[log.push(&chunk)])?;
+    }
+    for limit in [u32::MAX, 1_025] {
+        let request = FeedRequest { incarnation: None, cursor: 0, limit, wait_ms: 0 };
+        let page = page(&mut console, &request)?;
+        let count = page.items.0.len();
+        ensure!((1..=1_024).contains(&count), "LIM-053: {count} items in a page of {limit}");
+        ensure!(!page.at_end, "CAL-010: a page of {count} of 1,200 reaches the end");
+    }
+    Ok(())
+}
+
 fn a_feed_waits_for_news(cx: &mut Context<'_>) -> Checked {
     let mut console = cx.console("ctl")?;
     // `evidence`: none is raised by what the cases send beside this one.
@@ -254,30 +286,44 @@ fn who_may_call_what(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
+/// Calls that may run at once on one connection (CAL-003).
+const CALLS_MAX: usize = 64;
+/// Answers after which it is believed that a server has no bound.
+const ANSWERS_MAX: usize = 4_096;
+
 fn calls_are_bounded(cx: &mut Context<'_>) -> Checked {
     let mut console = cx.console("ctl")?;
     let waits = FeedRequest { incarnation: None, cursor: u64::MAX / 2, limit: 1, wait_ms: 20_000 };
-    for number in 1..=65 {
-        console.send(Call { call: number, method: EVIDENCE, body: waits.to_bytes() });
-    }
-    // What is told meanwhile may end a wait; the call beyond the bound waits for nothing.
-    for _ in 1..=65 {
-        let (number, code) = console.wait_for("a Reply", |message| match message {
-            Message::Reply(reply) => Some((reply.call, reply.code)),
-            _ => None,
-        })?;
+    let send = |console: &mut Link, calls: std::ops::RangeInclusive<u32>| {
+        let calls = calls.map(|call| Call { call, method: EVIDENCE, body: waits.to_bytes() });
+        let burst = calls.flat_map(|call| Message::from(call).frame().to_bytes());
+        console.send_bytes(&burst.collect::<Vec<u8>>());
+    };
+    let mut last = CALLS_MAX as u32 + 1;
+    send(&mut console, 1..=last);
+    // News ends waits: for each that is answered one more is asked, so that there are always as
+    // many as may be and one more, until that one is too many.
+    for _ in 0..ANSWERS_MAX {
+        let waited =
+            console.wait_for("a Reply that one call is too many", |message| match message {
+                Message::Reply(reply) if !reply.more => Some((reply.call, reply.code)),
+                _ => None,
+            });
+        let (number, code) = waited.map_err(|error| format!("CAL-003: {error}"))?;
         if code != 0 {
-            let found = (number, code::name(code));
-            equal!(found, (65, "busy".to_owned()), "CAL-003: the 65th call");
-            break;
+            equal!(code::name(code), "busy", "CAL-003: the code of call {number}");
+            let is_beyond = number > CALLS_MAX as u32;
+            ensure!(is_beyond, "CAL-003: call {number} of {CALLS_MAX} is too many");
+            console.cut();
+            let mut again = cx.console("ctl")?;
+            let (code, _) = call(&mut again, 1, STATUS, &[])?;
+            equal!(code::name(code), "ok", "CAL-005: a new connection");
+            return Ok(());
         }
-        ensure!(number != 65, "CAL-003: sixty-five calls run at once");
+        last += 1;
+        send(&mut console, last..=last);
     }
-    console.cut();
-    let mut again = cx.console("ctl")?;
-    let (code, _) = call(&mut again, 1, STATUS, &[])?;
-    equal!(code::name(code), "ok", "CAL-005: a new connection");
-    Ok(())
+    Err(Stop::Fail(format!("CAL-003: more than {CALLS_MAX} calls run at once")))
 }
 
 fn an_expression_is_bounded(cx: &mut Context<'_>) -> Checked {

@@ -1,16 +1,16 @@
-//! Delivery: order, repeats, credit, index, bounds, both lanes.
+//! Delivery: order, repeats, index, bounds, both lanes.
+//!
+//! Not here: credit and overload (`credit.rs`).
 
 use super::case;
 use super::context::Context;
 use super::steps::{nack, quiet, refused, resync, store, undecodable};
 use crate::cases::{Case, Checked, ensure, equal};
-use crate::play::link::{Got, PATIENCE};
 use crate::play::log::Log;
 use crate::play::sensor::{acked, call, grant};
-use crate::play::wait;
 use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk, SELF_CONTAINED};
 use crate::wire::code;
-use crate::wire::message::{Credit, Lane, Message, NackReason, ResyncReason};
+use crate::wire::message::{Lane, Message, NackReason, ResyncReason};
 use crate::wire::primitive::Wire as _;
 
 /// The cases of this file.
@@ -40,22 +40,10 @@ pub(super) const CASES: &[Case] = &[
         episodes_count_from_one_for_each_lane,
     ),
     case(
-        "credit_is_exact",
-        &["DLV-007", "DLV-009"],
-        "The last chunk within the credit is taken, the next is BeyondCredit and not stored.",
-        credit_is_exact,
-    ),
-    case(
-        "credit_never_shrinks",
-        &["DLV-008", "DLV-007", "DLV-005"],
-        "Over hundreds of chunks the limits only grow, and neither runs dry for ever.",
-        credit_never_shrinks,
-    ),
-    case(
-        "the_urgent_lane_has_credit_of_its_own",
-        &["DLV-008", "DLV-013", "LOG-001", "LOG-020"],
-        "With bulk chunks under way, an urgent one is taken and acknowledged.",
-        the_urgent_lane_has_credit_of_its_own,
+        "urgent_rows_do_not_enter_the_table",
+        &["LOG-008", "LOG-023", "CHN-004"],
+        "Rows of the urgent lane change no digest of the bulk lane.",
+        urgent_rows_do_not_enter_the_table,
     ),
     case(
         "a_chunk_that_does_not_decode_is_stored",
@@ -201,153 +189,20 @@ fn episodes_count_from_one_for_each_lane(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
-/// A chunk of no facts: as small as a chunk can be.
-fn empty(log: &mut Log) -> Chunk {
-    let chunk = log.next(0, 0, Vec::new());
-    log.push(&chunk)
-}
-
-fn credit_is_exact(cx: &mut Context<'_>) -> Checked {
-    let (_sensor, mut log, mut link, ack) = cx.bulk()?;
-    let mut credit = grant(&ack, Lane::Bulk)?.credit.clone();
-    let mut burst = Vec::new();
-    let mut chunks = vec![log.fact()];
-    while log.next_seq() <= credit.limit_seq + 40 && chunks.len() < 2_000 {
-        chunks.push(empty(&mut log));
-    }
-    for chunk in &chunks {
-        burst.extend(Message::from(chunk.clone()).frame().to_bytes());
-    }
-    // All of it in one piece, so that a server can hardly raise the credit in between.
-    link.send_bytes(&burst);
-    let refusal = loop {
-        match link.next(PATIENCE) {
-            Got::Frame(frame) => {
-                match Message::decode(&frame).map_err(|error| error.to_string())? {
-                    Some(Message::Ack(ack)) => {
-                        let stored = ack.stored_seq;
-                        ensure!(
-                            stored <= credit.limit_seq,
-                            "DLV-007: {stored} is acknowledged, and the credit was {}",
-                            credit.limit_seq
-                        );
-                        credit = ack.credit;
-                        if stored == log.next_seq() - 1 {
-                            break None;
-                        }
-                    }
-                    Some(Message::Nack(nack)) => break Some(nack),
-                    other => ensure!(false, "DLV-007: {other:?} came"),
-                }
-            }
-            other => ensure!(false, "DLV-007: an Ack or a Nack was to come: {other:?}"),
-        }
-    };
-    let Some(nack) = refusal else {
-        cx.weak("the server raised the credit faster than it could be used up");
-        return Ok(());
-    };
-    equal!(nack.reason, NackReason::BeyondCredit, "DLV-009: the reason");
-    equal!(nack.next_seq, credit.limit_seq + 1, "DLV-007: the first chunk that is refused");
-    acked(&mut link, Lane::Bulk, nack.next_seq - 1)?;
-    let rest: Vec<Chunk> = chunks.into_iter().filter(|chunk| chunk.seq >= nack.next_seq).collect();
-    let ack = store(&mut link, &rest)?;
-    equal!(ack.stored_seq, log.next_seq() - 1, "DLV-009: what was refused is taken again");
-    Ok(())
-}
-
-/// Follows the credit of one lane: it only grows.
-fn grows(credit: &mut Credit, now: &Credit) -> Checked {
-    ensure!(
-        now.limit_seq >= credit.limit_seq && now.limit_bytes >= credit.limit_bytes,
-        "DLV-008: credit went from {credit:?} to {now:?}"
-    );
-    *credit = now.clone();
-    Ok(())
-}
-
-fn credit_never_shrinks(cx: &mut Context<'_>) -> Checked {
-    let (_sensor, mut log, mut link, ack) = cx.bulk()?;
-    let granted = grant(&ack, Lane::Bulk)?;
-    let (mut credit, mut bytes, mut stored) = (granted.credit.clone(), 0u64, 0u64);
-    let mut repeats = 0;
-    while stored < 600 {
-        let chunk = log.fact_of(if log.next_seq() % 3 == 0 { 12_000 } else { 100 });
-        let size = chunk.to_bytes().len() as u64;
-        if log.next_seq() <= 600
-            && chunk.seq <= credit.limit_seq
-            && bytes + size <= credit.limit_bytes
-        {
-            bytes += size;
-            link.send(log.push(&chunk));
-            continue;
-        }
-        let came =
-            link.wait_for(
-                "an Ack that raises the credit, or of the end",
-                |message| match message {
-                    Message::Ack(_) | Message::Nack(_) => Some(message.clone()),
-                    _ => None,
-                },
-            )?;
-        match came {
-            Message::Ack(ack) => {
-                grows(&mut credit, &ack.credit)?;
-                stored = ack.stored_seq;
-            }
-            Message::Nack(nack) if nack.reason == NackReason::Throttled => {
-                // Overload is no fault: back, and again.
-                ensure!(repeats < 50, "DLV-009: nothing is taken after fifty Nacks");
-                repeats += 1;
-                wait::pause(nack.retry_after_ms);
-                for seq in nack.next_seq..log.next_seq() {
-                    let at = usize::try_from(seq - 1).unwrap_or(0);
-                    let body = log.chunks[at].clone();
-                    link.send_frame(&crate::wire::frame::Frame::new(3, body));
-                }
-            }
-            other => ensure!(false, "DLV-007: within its credit a sensor is refused: {other:?}"),
-        }
-    }
-    Ok(())
-}
-
-fn the_urgent_lane_has_credit_of_its_own(cx: &mut Context<'_>) -> Checked {
+fn urgent_rows_do_not_enter_the_table(cx: &mut Context<'_>) -> Checked {
     let (sensor, mut bulk) = cx.sensor_with(Lane::Bulk)?;
     let mut urgent = sensor.log(Lane::Urgent, cx.id());
-    let (mut link, ack) = cx.session(&sensor, &[&bulk, &urgent])?;
-    let credit = grant(&ack, Lane::Bulk)?.credit.clone();
-    let mut bytes = 0;
-    loop {
-        let chunk = bulk.fact_of(15_000);
-        bytes += chunk.to_bytes().len() as u64;
-        if bytes > credit.limit_bytes || chunk.seq > credit.limit_seq || chunk.seq > 60 {
-            break;
-        }
-        if chunk.seq == 20 {
-            link.send(urgent.fact());
-        }
-        link.send(bulk.push(&chunk));
-    }
-    ensure!(bulk.next_seq() > 40, "the credit is too small for this case: {credit:?}");
-    let last = bulk.next_seq() - 1;
-    // The urgent chunk came before most of bulk, and waits for none of it.
-    loop {
-        let ack = link.wait_for("Acks of both lanes", |message| match message {
-            Message::Ack(ack) => Some(ack.clone()),
-            _ => None,
-        })?;
-        match ack.lane {
-            Lane::Urgent => break,
-            Lane::Bulk => ensure!(
-                ack.stored_seq < last,
-                "DLV-013: all {last} bulk chunks are acknowledged, and the urgent one is not"
-            ),
-        }
-    }
-    let urgent_credit = grant(&ack, Lane::Urgent)?.credit.clone();
-    ensure!(urgent_credit.limit_seq >= 1, "DLV-008: no urgent credit: {urgent_credit:?}");
-    acked(&mut link, Lane::Bulk, last)?;
+    let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+    store(&mut link, &[bulk.keyframe(), bulk.put(0, "ssh", "active")])?;
+    let mut ops = urgent.opened();
+    let row = crate::play::log::service("cron", "failed");
+    ops.put(crate::wire::model::SERVICE, 0, crate::play::log::base(1), &row);
+    let chunk = urgent.next(SELF_CONTAINED, 1, ops.body());
+    store(&mut link, &[urgent.push(&chunk)])?;
+    store(&mut link, &[bulk.delta(), bulk.put(1, "ntp", "active")])?;
+    store(&mut link, &[undecodable(&mut bulk)])?;
+    let asked = resync(&mut link)?;
+    equal!((asked.lane, asked.at_seq), (Lane::Bulk, 5), "LOG-008: what the Resync names");
     Ok(())
 }
 
@@ -478,7 +333,7 @@ fn chunk_bounds(cx: &mut Context<'_>) -> Checked {
 }
 
 fn flags_without_meaning_are_refused(cx: &mut Context<'_>) -> Checked {
-    for flags in [0x10, 0x80, 0xf0] {
+    for flags in [0x10, 0x20, 0x40, 0x80, 0xf0] {
         let (_sensor, log, mut link, _) = cx.bulk()?;
         link.send(Chunk { flags: SELF_CONTAINED | flags, ..log.fact_of(0) });
         let what = format!("LOG-021: flags {flags:#x}");

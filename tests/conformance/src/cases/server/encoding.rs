@@ -1,11 +1,11 @@
 //! Chunk encoding 1: what decodes, and what is stored without being decoded.
 //!
-//! Whether a chunk decoded is seen by the Resync that it brings or does not bring
-//! (`steps::decodes`).
+//! Not here: keyframes (`keyframes.rs`). Whether a chunk decoded is seen by the Resync that it
+//! brings or does not bring (`steps::decodes`).
 
 use super::case;
 use super::context::Context;
-use super::steps::{brings_a_resync, decodes, does_not_decode};
+use super::steps::{decodes, does_not_decode};
 use crate::cases::{Case, Checked};
 use crate::play::log::{BOOT, Log, WALL_MS, base, service};
 use crate::wire::chunk::{Chunk, KEYFRAME, KEYFRAME_LAST, SELF_CONTAINED};
@@ -20,18 +20,6 @@ pub(super) const CASES: &[Case] = &[
         "Put, Patch, Remove, Forget, Event, strings in slots and references decode, and the digest \
          agrees.",
         every_form_of_op_decodes,
-    ),
-    case(
-        "a_keyframe_of_many_parts",
-        &["LOG-005", "CHN-004", "LOG-023"],
-        "A keyframe in three parts replaces the table at its last; the digest agrees.",
-        a_keyframe_of_many_parts,
-    ),
-    case(
-        "a_broken_keyframe_does_not_decode",
-        &["LOG-005", "ENC-010"],
-        "A part that is missing, an end with another digest or count, ops behind the end.",
-        a_broken_keyframe_does_not_decode,
     ),
     case(
         "varints_must_be_shortest_in_chunks",
@@ -102,12 +90,12 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// Ops of a delta that would be the next chunk.
-fn delta(log: &Log) -> OpWriter {
+pub(super) fn delta(log: &Log) -> OpWriter {
     OpWriter::new(base(log.next_seq()))
 }
 
 /// Takes a delta of `count` facts into the log; its digest is the log's.
-fn take(log: &mut Log, count: u64, ops: OpWriter) -> Chunk {
+pub(super) fn take(log: &mut Log, count: u64, ops: OpWriter) -> Chunk {
     let chunk = log.next(0, count, ops.body());
     log.push(&chunk)
 }
@@ -161,73 +149,6 @@ fn process(pid: u64, parent: Option<Reference>) -> Fields {
         (13, Value::Time(5)),
     ]);
     fields
-}
-
-/// The parts of a keyframe of `rows` services, one row a part, the last with the end.
-fn parts(log: &mut Log, rows: u64, digest: impl Fn(u64) -> u64) -> Vec<Chunk> {
-    let mut sum = 0u64;
-    let mut chunks = Vec::new();
-    for slot in 0..rows {
-        let fields = service(&format!("service-{slot}"), "active");
-        let of = fields.iter().cloned().collect();
-        sum = sum.wrapping_add(crate::wire::decode::row_digest(&log.log, SERVICE, &of));
-        let mut ops = if slot == 0 { log.opened() } else { OpWriter::new(base(log.next_seq())) };
-        ops.put(SERVICE, slot, base(log.next_seq()), &fields);
-        let is_last = slot + 1 == rows;
-        if is_last {
-            ops.keyframe_end(rows, digest(sum));
-        }
-        let flags = if is_last { KEYFRAME | KEYFRAME_LAST } else { KEYFRAME };
-        let mut chunk = log.next(flags, 0, ops.body());
-        chunk.part = u16::try_from(slot).unwrap_or(0);
-        chunk.digest = (sum as u32).to_le_bytes();
-        chunks.push(log.push(&chunk));
-    }
-    chunks
-}
-
-fn a_keyframe_of_many_parts(cx: &mut Context<'_>) -> Checked {
-    decodes(cx, "LOG-005: three parts", |log| {
-        let mut chunks = parts(log, 3, |sum| sum);
-        // Every row goes away again, so that the log's own empty table is the sum.
-        let mut ops = delta(log);
-        for slot in 0..3 {
-            ops.remove(SERVICE, slot, base(log.next_seq()), &Vec::new());
-        }
-        chunks.push(take(log, 3, ops));
-        chunks.push(log.delta());
-        chunks
-    })
-}
-
-fn a_broken_keyframe_does_not_decode(cx: &mut Context<'_>) -> Checked {
-    // Whether that does not decode or differs, the page leaves open (DLV-012).
-    brings_a_resync(cx, "LOG-005: an end with another digest", |log| parts(log, 2, |sum| sum ^ 1))?;
-    brings_a_resync(cx, "LOG-005: an end that counts other rows", |log| {
-        let mut ops = log.opened();
-        ops.keyframe_end(1, 0);
-        let chunk = log.next(KEYFRAME | KEYFRAME_LAST, 0, ops.body());
-        vec![log.push(&chunk)]
-    })?;
-    does_not_decode(cx, "ENC-010: an op behind the keyframe's end", |log| {
-        let mut ops = log.opened();
-        ops.keyframe_end(0, 0);
-        ops.put(SERVICE, 0, base(log.next_seq()), &service("ssh", "active"));
-        let chunk = log.next(KEYFRAME | KEYFRAME_LAST, 0, ops.body());
-        vec![log.push(&chunk)]
-    })?;
-    does_not_decode(cx, "LOG-005: a part is missing", |log| {
-        let mut chunks = parts(log, 2, |sum| sum);
-        chunks.truncate(1);
-        log.chunks.truncate(1);
-        log.chains.truncate(2);
-        let mut ops = OpWriter::new(base(log.next_seq()));
-        ops.keyframe_end(1, 0);
-        let mut chunk = log.next(KEYFRAME | KEYFRAME_LAST, 0, ops.body());
-        chunk.part = 2;
-        chunks.push(log.push(&chunk));
-        chunks
-    })
 }
 
 /// A keyframe and a delta whose body is `body`.

@@ -47,9 +47,15 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_log_that_is_no_more_named_is_not_acknowledged",
-        &["HEL-003", "DLV-005"],
+        &["HEL-003", "DLV-005", "DLV-011"],
         "After a second Hello chunks are of the log it names, and so are Acks.",
         a_log_that_is_no_more_named_is_not_acknowledged,
+    ),
+    case(
+        "a_lane_that_is_not_named_takes_nothing",
+        &["HEL-002", "LOG-001", "FRM-008", "HEL-010"],
+        "What comes on a lane that the Hello did not name is out of place, known as its log may be.",
+        a_lane_that_is_not_named_takes_nothing,
     ),
     case(
         "an_impossible_head_is_malformed",
@@ -68,6 +74,12 @@ pub(super) const CASES: &[Case] = &[
         &["FRM-012"],
         "A run that does not decode, in `elsewhere`, makes the Hello malformed.",
         a_list_that_does_not_decode_is_malformed,
+    ),
+    case(
+        "what_cannot_be_read_is_malformed",
+        &["VER-003", "FRM-004", "FRM-011"],
+        "A variant that is not known, a flag of 2, text that is none, a number that does not fit.",
+        what_cannot_be_read_is_malformed,
     ),
     case(
         "the_grant_is_whole",
@@ -132,7 +144,9 @@ fn unknown_capabilities_are_ignored(cx: &mut Context<'_>) -> Checked {
         ..sensor.hello(&[&sensor.log(Lane::Bulk, log.log)])
     };
     let ack = greet(&mut link, hello(16))?;
-    ensure!(ack.capabilities.len() <= 16, "VER-005: {} are listed", ack.capabilities.len());
+    let told = ack.capabilities;
+    let is_ours = told.iter().any(|number| *number >= 60_000);
+    ensure!(told.len() <= 16 && !is_ours, "VER-005: these are listed: {told:?}");
     let mut link = cx.connect(&sensor)?;
     link.send(hello(17));
     refused(cx, &mut link, code::MALFORMED, "LIM-041: seventeen capabilities")?;
@@ -209,11 +223,39 @@ fn a_log_that_is_no_more_named_is_not_acknowledged(cx: &mut Context<'_>) -> Chec
     let ack = greet(&mut link, sensor.hello(&[&new]))?;
     equal!(grant(&ack, Lane::Bulk)?.next_seq, 1, "HEL-003: a new log begins at 1");
     equal!(grant(&ack, Lane::Bulk)?.log, new.log, "HEL-007: the log of the grant");
+    link.send(new.clone().delta());
+    refused(cx, &mut link, code::OUT_OF_PLACE, "DLV-011: a new log's first chunk is a delta")?;
+    let (mut link, _) = cx.session(&sensor, &[&old])?;
+    greet(&mut link, sensor.hello(&[&new]))?;
     let stored = store(&mut link, &[new.fact()])?;
     equal!(stored.stored_seq, 1, "DLV-005: the Ack is of the log of the last HelloAck");
     let ack = greet(&mut link, sensor.hello(&[&old]))?;
     equal!(grant(&ack, Lane::Bulk)?.next_seq, 4, "HEL-003: the old log stands where it stood");
     store(&mut link, &[old.fact()])?;
+    Ok(())
+}
+
+fn a_lane_that_is_not_named_takes_nothing(cx: &mut Context<'_>) -> Checked {
+    let (sensor, bulk) = cx.sensor_with(Lane::Bulk)?;
+    let mut urgent = sensor.log(Lane::Urgent, cx.id());
+    for is_known in [false, true] {
+        if is_known {
+            let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+            store(&mut link, &[urgent.fact()])?;
+        }
+        let mut ahead = urgent.clone();
+        let jump = ahead.clone().jump(1, 1, JumpCause::Lost(LossReason::MemoryLost));
+        let messages: [Message; 3] = [urgent.mark().into(), ahead.fact().into(), jump.into()];
+        for message in messages {
+            let (mut link, _) = cx.session(&sensor, &[&bulk])?;
+            link.send(message.clone());
+            let kind = message.kind();
+            let what = format!("HEL-002: kind {kind} of a lane not named, known: {is_known}");
+            refused(cx, &mut link, code::OUT_OF_PLACE, &what)?;
+        }
+    }
+    let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+    store(&mut link, &[urgent.fact()])?;
     Ok(())
 }
 
@@ -241,11 +283,13 @@ fn hello_texts_are_bounded(cx: &mut Context<'_>) -> Checked {
     let long = |length| "n".repeat(length);
     let bounded = Hello { name: long(255), os: long(255), agent: long(255), ..hello.clone() };
     greet(&mut cx.connect(&sensor)?, Hello { receive_bytes_max: 4_096, ..bounded })?;
-    let wrong: [(&str, Hello); 6] = [
+    let wrong: [(&str, Hello); 8] = [
         ("a name of 256 bytes", Hello { name: long(256), ..hello.clone() }),
         ("an os of 256 bytes", Hello { os: long(256), ..hello.clone() }),
         ("an agent of 256 bytes", Hello { agent: long(256), ..hello.clone() }),
         ("a line break in the name", Hello { name: "a\nb".into(), ..hello.clone() }),
+        ("a bell in the os", Hello { os: "a\u{7}".into(), ..hello.clone() }),
+        ("a tabulator in the name", Hello { name: "\t".into(), ..hello.clone() }),
         ("an escape in the agent", Hello { agent: "a\u{1b}[2J".into(), ..hello.clone() }),
         ("511 bytes to receive", Hello { receive_bytes_max: 511, ..hello }),
     ];
@@ -267,6 +311,41 @@ fn a_list_that_does_not_decode_is_malformed(cx: &mut Context<'_>) -> Checked {
     let mut link = cx.connect(&sensor)?;
     link.send_frame(&crate::wire::frame::Frame::new(1, broken.0));
     refused(cx, &mut link, code::MALFORMED, "FRM-012: a run of three bytes")
+}
+
+fn what_cannot_be_read_is_malformed(cx: &mut Context<'_>) -> Checked {
+    let (sensor, log) = cx.sensor_with(Lane::Bulk)?;
+    let sound = sensor.hello(&[&log]).to_bytes();
+    let head = log.head().to_bytes();
+    let logs = sound.len() - head.len();
+    let memory = logs - 4; // memory, collecting, last_command, number of logs
+    let wrong: [(&str, usize, &[u8]); 6] = [
+        ("memory 2", memory, &[2]),
+        ("collecting 2", memory + 1, &[2]),
+        ("an Option of 2", memory + 2, &[2]),
+        ("lane 2", logs, &[2]),
+        ("cause 7", logs + 17, &[7]),
+        ("an agent that is no text", 4, &[0xff]),
+    ];
+    for (what, at, bytes) in wrong {
+        let mut body = sound.clone();
+        body[at..at + bytes.len()].copy_from_slice(bytes);
+        let mut link = cx.connect(&sensor)?;
+        link.send_frame(&crate::wire::frame::Frame::new(1, body));
+        refused(cx, &mut link, code::MALFORMED, &format!("VER-003: a Hello with {what}"))?;
+    }
+    // version_min as a varint of three bytes that is 2^16.
+    let mut body = vec![0x80, 0x80, 4];
+    body.extend_from_slice(&sound[1..]);
+    let mut link = cx.connect(&sensor)?;
+    link.send_frame(&crate::wire::frame::Frame::new(1, body));
+    refused(cx, &mut link, code::MALFORMED, "FRM-011: a version that does not fit 16 bits")?;
+    let (mut link, _) = cx.session(&sensor, &[&log])?;
+    let mut jump = log.clone().jump(1, 1, JumpCause::Lost(LossReason::MemoryLost)).to_bytes();
+    let last = jump.len() - 2;
+    jump[last] = 3;
+    link.send_frame(&crate::wire::frame::Frame::new(6, jump));
+    refused(cx, &mut link, code::MALFORMED, "VER-003: a Jump with cause 3")
 }
 
 fn the_grant_is_whole(cx: &mut Context<'_>) -> Checked {

@@ -2,12 +2,12 @@
 
 use super::case;
 use super::context::Context;
-use super::steps::{decodes, nack, quiet, refused, store};
+use super::steps::{closes, decodes, nack, quiet, refused, store};
 use crate::cases::{Case, Checked, ensure, equal};
 use crate::play::link::Link;
 use crate::play::log::{Log, base};
 use crate::play::sensor::{acked, grant};
-use crate::wire::chunk::SELF_CONTAINED;
+use crate::wire::chunk::{Chunk, SELF_CONTAINED};
 use crate::wire::code;
 use crate::wire::message::{
     ChainMark, DropReason, Jump, JumpCause, Lane, LogVerdict, LossReason, Message, NackReason,
@@ -46,6 +46,12 @@ pub(super) const CASES: &[Case] = &[
         &["JMP-003", "LIM-029"],
         "A Jump from 0, backwards or beyond the last sequence is malformed.",
         an_impossible_jump_is_malformed,
+    ),
+    case(
+        "a_jump_may_end_at_the_last_sequence",
+        &["JMP-003", "LIM-029", "LOG-022"],
+        "A Jump to the last sequence is taken; a chunk behind it cannot be.",
+        a_jump_may_end_at_the_last_sequence,
     ),
     case(
         "a_jump_cannot_take_back_facts",
@@ -195,6 +201,18 @@ fn an_impossible_jump_is_malformed(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
+fn a_jump_may_end_at_the_last_sequence(cx: &mut Context<'_>) -> Checked {
+    let (mut log, mut link) = two(cx)?;
+    let sound = log.fact_of(0);
+    let jump = log.jump(1, 1, JumpCause::Lost(LossReason::MemoryLost));
+    let to_seq = (1 << 63) - 1;
+    link.send(Jump { to_seq, ..jump });
+    let ack = acked(&mut link, Lane::Bulk, to_seq)?;
+    equal!(ack.stored_seq, to_seq, "LIM-029: a Jump to the last sequence");
+    link.send(Chunk { seq: to_seq + 1, first_index: 4, ..sound });
+    closes(&mut link, "LIM-029: a chunk behind the last sequence")
+}
+
 fn a_jump_cannot_take_back_facts(cx: &mut Context<'_>) -> Checked {
     for to_index in [0, 1] {
         let (mut log, mut link) = two(cx)?;
@@ -269,7 +287,12 @@ fn a_mark_is_compared(cx: &mut Context<'_>) -> Checked {
     let mut chain = log.chain_at(64);
     chain[31] ^= 1;
     link.send(ChainMark { lane: Lane::Bulk, seq: 64, chain });
-    refused(cx, &mut link, code::CHAIN_BROKEN, "CHN-003: a wrong mark at its place")
+    refused(cx, &mut link, code::CHAIN_BROKEN, "CHN-003: a wrong mark at its place")?;
+    let (sensor, mut urgent) = cx.sensor_with(Lane::Urgent)?;
+    let (mut link, _) = cx.session(&sensor, &[&urgent])?;
+    store(&mut link, &[urgent.fact()])?;
+    link.send(ChainMark { lane: Lane::Urgent, seq: 1, chain: urgent.chain_at(0) });
+    refused(cx, &mut link, code::CHAIN_BROKEN, "CHN-003: a wrong mark of the urgent lane")
 }
 
 fn the_chain_is_over_the_chunk_as_spooled(cx: &mut Context<'_>) -> Checked {

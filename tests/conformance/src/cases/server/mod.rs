@@ -9,11 +9,14 @@ pub mod process;
 mod commands;
 mod console;
 mod crash;
+mod credit;
 mod delivery;
 mod encoding;
+mod findings;
 mod framing;
 mod hello;
 mod holes;
+mod keyframes;
 mod model;
 mod planes;
 mod registration;
@@ -32,10 +35,13 @@ pub fn cases() -> Vec<Case> {
         hello::CASES,
         rows::CASES,
         delivery::CASES,
+        credit::CASES,
         holes::CASES,
         encoding::CASES,
+        keyframes::CASES,
         model::CASES,
         console::CASES,
+        findings::CASES,
         commands::CASES,
         registration::CASES,
         crash::CASES,

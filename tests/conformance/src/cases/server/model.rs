@@ -33,6 +33,12 @@ pub(super) const CASES: &[Case] = &[
         an_impossible_definition_does_not_decode,
     ),
     case(
+        "a_definition_may_be_said_again",
+        &["MOD-007"],
+        "The same definition again, as each self-contained chunk must have it, changes nothing.",
+        a_definition_may_be_said_again,
+    ),
+    case(
         "definitions_are_bounded",
         &["LIM-027", "MOD-007"],
         "Sixty-four definitions decode, one more does not.",
@@ -163,6 +169,19 @@ fn an_impossible_definition_does_not_decode(cx: &mut Context<'_>) -> Checked {
             let of = Value::Ref(Reference::Full(SERVICE, vec![1, b's']));
             ops.put(OWN, 1, time, &vec![(3, Value::text("a")), (5, of)]);
         })]
+    })
+}
+
+fn a_definition_may_be_said_again(cx: &mut Context<'_>) -> Checked {
+    decodes(cx, "MOD-007: a definition said again", |log| {
+        let mut define = |name: &str| {
+            alone(log, 2, |ops, time| {
+                ops.define(&own(OWN));
+                ops.put(OWN, 1, time, &named(name));
+                ops.forget(1);
+            })
+        };
+        vec![define("a"), define("b")]
     })
 }
 

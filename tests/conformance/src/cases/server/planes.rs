@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::CertificateDer;
 
 use super::context::Context;
-use super::steps::is_closed;
+use super::steps::{is_closed, refused, store};
 use super::{case, in_phase};
 use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::crypto::authority::{Authority, Usage};
 use crate::crypto::identity::{Credentials, Identity, Request, hex};
 use crate::crypto::tls;
 use crate::play::link::{Got, Link, PATIENCE, socket};
-use crate::play::sensor::{Sensor, call, enrol, greet};
+use crate::play::sensor::{Sensor, call, enrol, grant, greet};
 use crate::wire::code;
 use crate::wire::message::{Lane, Message};
 use crate::wire::method::{ENROL, STATUS};
@@ -55,7 +55,8 @@ pub(super) const CASES: &[Case] = &[
     case(
         "another_role_is_refused",
         &["PLN-002", "PLN-003"],
-        "A certificate of another role, of no name or of two names is refused on the sensor plane.",
+        "A certificate of another role or deployment, of no name or of two, or of a time that is \
+         over, is refused on the sensor plane.",
         another_role_is_refused,
     ),
     in_phase(
@@ -78,6 +79,19 @@ pub(super) const CASES: &[Case] = &[
         &["REG-001", "REG-005", "PLN-003"],
         "The certificate is for the key that was sent, signed by the CA, for thirty days.",
         an_enrolment_gives_an_identity,
+    ),
+    case(
+        "of_a_request_only_the_key_counts",
+        &["REG-001", "PLN-003"],
+        "A request that names another role, id and deployment gets none of them.",
+        of_a_request_only_the_key_counts,
+    ),
+    case(
+        "the_same_id_with_another_key_is_refused",
+        &["HEL-026"],
+        "A certificate of another key for a known sensor is refused before Hello, and the sensor \
+         goes on.",
+        the_same_id_with_another_key_is_refused,
     ),
     case(
         "the_same_key_is_the_same_sensor",
@@ -244,6 +258,9 @@ fn another_role_is_refused(cx: &mut Context<'_>) -> Checked {
     let sensor = cx.sensor()?;
     let mut tried = 0;
     for (name, credentials) in &cx.target.identities {
+        if name.starts_with("sensor") {
+            continue;
+        }
         tried += 1;
         let is_in = gets_in(cx, &sensor, Some(credentials))?;
         ensure!(!is_in, "PLN-003: the certificate {name}.pem was let in on the sensor plane");
@@ -334,6 +351,49 @@ fn an_enrolment_gives_an_identity(cx: &mut Context<'_>) -> Checked {
     let (_link, ack) = cx.session(&sensor, &[&log])?;
     let days = enrolled.not_after_ms.saturating_sub(ack.server_ms) / 86_400_000;
     ensure!((28..=30).contains(&days), "REG-005: the certificate lasts {days} days");
+    Ok(())
+}
+
+fn of_a_request_only_the_key_counts(cx: &mut Context<'_>) -> Checked {
+    let [foreign, server] = ["sensor", "ctl"].map(|role| {
+        let id = Identity { deployment: [0xd7; 16], role: role.into(), id: [0xe7; 16] };
+        id.to_string()
+    });
+    let request = Request::naming(&[foreign, server]).map_err(|error| error.to_string())?;
+    let found = enrol(cx.target.enrolment, &cx.target.roots, &cx.target.token, &request.der)?;
+    // A server may refuse a request that asks for names; it may not give them.
+    let Ok(enrolled) = found else { return Ok(()) };
+    let identity = Identity::of_certificate(&enrolled.certificate)
+        .map_err(|error| Stop::Fail(format!("REG-001: of a request that names others: {error}")))?;
+    equal!(identity.role.as_str(), "sensor", "REG-001: the role of who asked to be another");
+    equal!(identity.id, enrolled.sensor, "REG-001: the id of who asked to be another");
+    equal!(identity.deployment, enrolled.deployment, "REG-001: the deployment");
+    Ok(())
+}
+
+fn the_same_id_with_another_key_is_refused(cx: &mut Context<'_>) -> Checked {
+    let log = cx.id();
+    let connect = |credentials: &Credentials| -> Result<Link, Stop> {
+        let config = tls::client(&cx.target.roots, &[tls::SENSOR], Some(credentials))
+            .map_err(|error| Stop::Fail(error.to_string()))?;
+        Link::connect(cx.target.address, &config).map_err(Stop::Fail)
+    };
+    let (own, other) = (cx.lent("sensor")?, cx.lent("sensor-twin")?);
+    let mut sensor = cx.sensor()?;
+    let identity = Identity::of_certificate(&own.certificate)?;
+    (sensor.id, sensor.deployment) = (identity.id, identity.deployment);
+    let mut log = sensor.log(Lane::Bulk, log);
+    let mut first = connect(own)?;
+    greet(&mut first, sensor.hello(&[&log]))?;
+    store(&mut first, &[log.fact()])?;
+    let mut second = connect(other)?;
+    second.send(sensor.hello(&[&log]));
+    refused(cx, &mut second, code::REVOKED, "HEL-026: another key for the same id")?;
+    store(&mut first, &[log.fact()])?;
+    drop(first);
+    log.acked = 2;
+    let ack = greet(&mut connect(own)?, sensor.hello(&[&log]))?;
+    equal!(grant(&ack, Lane::Bulk)?.next_seq, 3, "HEL-026: the sensor itself goes on");
     Ok(())
 }
 

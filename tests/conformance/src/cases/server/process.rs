@@ -31,24 +31,49 @@ pub trait Process: Send + Sync {
     /// # Errors
     /// It does not come back; the text says why.
     fn start(&self) -> Result<(), String>;
+
+    /// As [`Self::start`], with as little room as the server can be given for what is on its way to
+    /// the disk; `None` where it is not said how.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    fn start_narrow(&self) -> Option<Result<(), String>> {
+        None
+    }
 }
 
 /// A server that this program started, by `--server-cmd`.
 pub struct Started {
     command: String,
+    narrow: Option<String>,
     address: SocketAddr,
     child: Mutex<Child>,
 }
 
 impl Started {
-    /// Starts `command` with a shell, and waits until `address` answers.
+    /// Starts `command` with a shell, and waits until `address` answers. `narrow` is the command
+    /// for [`Process::start_narrow`].
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(command: &str, address: SocketAddr) -> Result<Self, String> {
+    pub fn start(
+        command: &str,
+        narrow: Option<String>,
+        address: SocketAddr,
+    ) -> Result<Self, String> {
         let mut child = spawn(command)?;
         answers(address, || ended(&mut child))?;
-        Ok(Self { command: command.into(), address, child: Mutex::new(child) })
+        Ok(Self { command: command.into(), narrow, address, child: Mutex::new(child) })
+    }
+
+    fn start_by(&self, command: &str) -> Result<(), String> {
+        let mut child = self.child();
+        let is_over = wait::attempt(START, || child.try_wait().ok().flatten()).is_some();
+        if !is_over {
+            return Err(format!("the server did not end within {START:?}"));
+        }
+        *child = spawn(command)?;
+        answers(self.address, || ended(&mut child))
     }
 
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {
@@ -70,13 +95,11 @@ impl Process for Started {
     }
 
     fn start(&self) -> Result<(), String> {
-        let mut child = self.child();
-        let is_over = wait::attempt(START, || child.try_wait().ok().flatten()).is_some();
-        if !is_over {
-            return Err(format!("the server did not end within {START:?}"));
-        }
-        *child = spawn(&self.command)?;
-        answers(self.address, || ended(&mut child))
+        self.start_by(&self.command)
+    }
+
+    fn start_narrow(&self) -> Option<Result<(), String>> {
+        self.narrow.as_ref().map(|command| self.start_by(command))
     }
 }
 

@@ -4,8 +4,10 @@ use super::context::Context;
 use super::steps::{quiet, refused, store};
 use super::{case, in_phase};
 use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
+use crate::play::link::PATIENCE;
 use crate::play::log::Log;
 use crate::play::sensor::{Sensor, acked, grant, greet};
+use crate::play::wait;
 use crate::wire::code;
 use crate::wire::message::{
     Hello, Id, JumpCause, Lane, LogCause, LogHead, LogParent, LogVerdict, LossReason, Memory,
@@ -156,6 +158,9 @@ fn row_sensor_behind(cx: &mut Context<'_>) -> Checked {
         (LogVerdict::SensorBehind, 4),
         "HEL-023: the verdict and W"
     );
+    link.send(log.mark());
+    refused(cx, &mut link, code::OUT_OF_PLACE, "HEL-010: a mark of a log that is behind")?;
+    let (mut link, _) = cx.session(&sensor, &[&rolled])?;
     link.send(log.fact());
     refused(cx, &mut link, code::OUT_OF_PLACE, "HEL-010: a chunk of a log that is behind")?;
     let mut new = sensor.log(Lane::Bulk, cx.id());
@@ -386,5 +391,9 @@ fn row_too_many_at_once(cx: &mut Context<'_>) -> Checked {
     let refused = link.refusal()?.ok_or("DLV-018: the server closed without a word")?;
     equal!(code::name(refused.code), "busy", "DLV-018: the code of the refusal");
     ensure!(refused.retry_after_ms > 0, "HEL-036: the refusal does not say when to come back");
+    // Who leaves makes room.
+    drop(held.pop());
+    let joined = wait::attempt(PATIENCE, || cx.session(&sensor, &[&log]).ok());
+    ensure!(joined.is_some(), "DLV-018: one left, and there is no room");
     Ok(())
 }

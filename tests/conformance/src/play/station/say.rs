@@ -5,7 +5,6 @@
 use std::time::Instant;
 
 use super::{Granted, Place, Station};
-use crate::wire::chunk::CHUNK_BYTES_MAX;
 use crate::wire::message::{
     Ack, Action, Command, CommandNumber, HelloAck, Lane, LogGrant, LogHead, LogVerdict, Nack,
     NackReason,
@@ -37,7 +36,7 @@ impl Station {
             name: "played".into(),
             session_epoch: self.epoch,
             server_ms: 1_795_496_400_000,
-            receive_bytes_max: CHUNK_BYTES_MAX as u32 + 256,
+            receive_bytes_max: self.answers.receive_bytes_max,
             rows_max: self.answers.rows_max,
             logs,
         })
