@@ -25,6 +25,10 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const MEMORY_BYTES: std::ops::RangeInclusive<u64> = (256 << 10)..=(256 << 20);
 /// The smallest spool: each lane holds a few segments, so that one can be dropped.
 const SPOOL_BYTES_MIN: u64 = 4 << 20;
+/// The longest age of what a spool holds: ten years, so that sums of it stay far from their end.
+const SPOOL_DAYS_MAX: u32 = 3_650;
+/// What is older than a month changes nobody's mind, and would come before what is new.
+const SPOOL_DAYS_DEFAULT: u32 = 30;
 /// Addresses of one kind; each costs a bounded attempt when none answers.
 const ADDRESSES_MAX: usize = 16;
 
@@ -188,6 +192,8 @@ pub struct Spool {
     pub max: Size,
     /// Bytes in memory at the most, with [`Mode::Memory`].
     pub memory_max: Size,
+    /// Days for which a sensor may run before what it made then, and no server has, is dropped.
+    pub max_age_days: u32,
     /// When what was written is made to outlive a power cut.
     pub sync: Sync,
 }
@@ -198,6 +204,7 @@ impl Default for Spool {
             mode: Mode::Disk,
             max: Size(256 << 20),
             memory_max: Size(4 << 20),
+            max_age_days: SPOOL_DAYS_DEFAULT,
             sync: Sync::Interval,
         }
     }
@@ -306,6 +313,13 @@ impl Config {
                 remedy: "write \"256 KiB\" to \"256 MiB\"",
             });
         }
+        if !(1..=SPOOL_DAYS_MAX).contains(&self.spool.max_age_days) {
+            return Err(Refusal {
+                key: "spool.max_age_days",
+                problem: format!("{} days are too few or too many", self.spool.max_age_days),
+                remedy: "write 1 to 3650",
+            });
+        }
         let is_name = |name: &String| (1..=255).contains(&name.len()) && !has_control(name);
         if !self.name.iter().all(is_name) {
             return Err(Refusal {
@@ -378,6 +392,10 @@ mod tests {
             (
                 format!("{good}[spool]\nmax = \"1 MiB\"\n"),
                 "line 6: `spool.max`: 1048576 bytes are too few; write at least \"4 MiB\"",
+            ),
+            (
+                format!("{good}[spool]\nmax_age_days = 0\n"),
+                "line 6: `spool.max_age_days`: 0 days are too few or too many; write 1 to 3650",
             ),
             (
                 format!("{good}[spool]\nsync = \"never\"\n"),

@@ -209,6 +209,7 @@ impl Runner<'_> {
         let deadlines = [
             self.sensor.poll_timeout(),
             self.spool.poll_timeout(),
+            Some(self.spool.age_due_ns()),
             self.retry_due_ns,
             self.progress_due_ns,
             self.status_due_ns(),
@@ -260,6 +261,9 @@ impl Runner<'_> {
             }
         }
         self.sync_if_due(now);
+        if is_due(Some(self.spool.age_due_ns())) {
+            self.drop_aged(now);
+        }
         self.tell_losses(now);
         if is_due(self.progress_due_ns) {
             self.progress_due_ns = None;

@@ -8,6 +8,7 @@
 //! Invariants: bytes never exceed the bound; an old log is never appended to after an unclean
 //! start; a file is unlinked only when all in it is safe, or after the hole it leaves is durable.
 
+mod age;
 pub(crate) mod decode;
 mod disk;
 mod error;
@@ -41,6 +42,7 @@ pub use state::{LogState, SpoolOptions, SpoolStats, StoredHole, Trimmed};
 
 use crate::config::Sync;
 use crate::identity::record;
+use age::Age;
 use log_folder::{Begin, LogFolder};
 use lookup::state;
 use progress::Origin;
@@ -95,6 +97,7 @@ pub struct Spool {
     /// When a sync failed that was not tried again yet.
     sync_failed_ns: Option<u64>,
     stats: SpoolStats,
+    age: Age,
 }
 
 /// The mark of a clean stop: the log and last chunk of each lane.
@@ -126,7 +129,7 @@ impl Spool {
     /// # Errors
     /// None in fact.
     pub(crate) fn without_disk(owner: (DeploymentId, SensorId)) -> Result<Self, SpoolError> {
-        let options = SpoolOptions { bytes_max: 0, sync: Sync::Interval };
+        let options = SpoolOptions { bytes_max: 0, age_ms_max: u64::MAX, sync: Sync::Interval };
         Self::open_on(Arc::new(disk::NoDisk), Path::new(""), owner, options)
     }
 
@@ -161,7 +164,9 @@ impl Spool {
             unsynced_since_ns: None,
             sync_failed_ns: None,
             stats: SpoolStats::default(),
+            age: Age::default(),
         };
+        spool.load_age();
         let has_lost_power = spool.begin_run();
         spool.find_logs().map_err(failed)?;
         for lane in Lane::BY_URGENCY {
@@ -415,6 +420,7 @@ impl Spool {
     pub fn close(mut self) -> Result<(), SpoolError> {
         self.sync_files()?;
         self.save_progress()?;
+        self.save_age()?;
         let current = self.lanes.iter().filter_map(|logs| logs.current.as_ref());
         let mark: CleanMark = current.map(|log| (log.lane, log.log, log.made.seq)).collect();
         let path = self.folder.join("clean");

@@ -10,6 +10,8 @@ use crate::spool::decode::LogDecoder;
 use crate::spool::view::{ChunkView, FoundFile, HoleView, SegmentView, files, holes};
 use crate::status::Status;
 
+const HOUR_MS: u64 = 3_600_000;
+
 pub(super) fn status(config: &Path, form: Form) -> i32 {
     let shown = Config::load(config).map_err(|error| error.to_string()).and_then(|config| {
         let status = Status::read(&config.state_dir).map_err(|error| error.to_string())?;
@@ -128,14 +130,16 @@ fn text(
         }
     })?;
     for segment in &segments {
+        let age = segment.age_ms.map(|age_ms| format!(", {} h old", age_ms / HOUR_MS));
         writeln!(
             output,
-            "{} {} segment from {}: {} chunks, {} bytes, stored up to {}  {}",
+            "{} {} segment from {}: {} chunks, {} bytes{}, stored up to {}  {}",
             segment.lane,
             segment.log,
             segment.first_seq,
             segment.chunks,
             segment.bytes,
+            age.unwrap_or_default(),
             segment.acked_seq,
             escaped(&segment.file)
         )?;

@@ -13,6 +13,11 @@ use super::Runner;
 use crate::config::Sync;
 use crate::spool::{LogState, Place, Spool, SpoolError, StoredHole, Trimmed};
 
+/// Why something was dropped, and what to do about it.
+pub(super) const BOUND: &str = "the spool reached its bound; raise `spool.max` or reach the server";
+const AGE: &str =
+    "it was older than the spool may hold; raise `spool.max_age_days` or reach the server";
+
 impl From<Place> for Position {
     fn from(place: Place) -> Self {
         let Place { seq, next_index, chain } = place;
@@ -112,7 +117,7 @@ impl Runner<'_> {
             };
             self.unreported[lane.index()] = Some(seq);
             for trimmed in trimmed {
-                self.tell_trimmed(now, &trimmed);
+                self.tell_trimmed(now, &trimmed, BOUND);
             }
             match result {
                 Ok(()) if seq > made_seq => {
@@ -158,11 +163,21 @@ impl Runner<'_> {
         }
     }
 
-    pub(super) fn tell_trimmed(&mut self, now: Now, trimmed: &Trimmed) {
+    /// What is too old goes, and is told of.
+    pub(super) fn drop_aged(&mut self, now: Now) {
+        let mut dropped = Vec::new();
+        if let Err(error) = self.spool.drop_aged(now.monotonic_ns, &mut dropped) {
+            log::error!("{error}");
+        }
+        for trimmed in dropped {
+            self.tell_trimmed(now, &trimmed, AGE);
+        }
+    }
+
+    pub(super) fn tell_trimmed(&mut self, now: Now, trimmed: &Trimmed, reason: &str) {
         self.sensor.handle_trimmed(trimmed.lane, trimmed.log, trimmed.first_seq);
         if let Some(hole) = &trimmed.hole {
             self.sensor.handle_hole(now, trimmed.lane, core_hole(trimmed.log, hole));
-            let reason = "the spool reached its bound; raise `spool.max` or reach the server";
             self.losses.add(trimmed.facts, reason.into());
             if let Some(end) = hole.next_index.filter(|_| trimmed.lane == Lane::Bulk) {
                 let indices = end.saturating_sub(trimmed.facts)..end;

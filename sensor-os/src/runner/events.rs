@@ -134,7 +134,7 @@ impl Runner<'_> {
         match self.spool.trim() {
             Ok(trimmed) => {
                 for trimmed in trimmed {
-                    self.tell_trimmed(now, &trimmed);
+                    self.tell_trimmed(now, &trimmed, super::chunks::BOUND);
                 }
             }
             Err(error) => log::error!("{error}"),

@@ -26,3 +26,5 @@ pub(crate) const ENROL_RETRY_FIRST: Duration = Duration::from_secs(1);
 pub(crate) const ENROL_RETRY_MAX: Duration = Duration::from_secs(30);
 /// Bytes of what an outcome or a finding says to a person; the rest is cut.
 pub(crate) const DETAIL_BYTES_MAX: usize = 512;
+/// A day of the spool's age, in milliseconds.
+pub(crate) const DAY_MS: u64 = 86_400_000;

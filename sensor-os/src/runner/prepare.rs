@@ -16,7 +16,7 @@ use smol::channel::Receiver;
 use super::Runner;
 use super::ask::Credentials;
 use super::chunks::{Losses, remind};
-use super::limits::{DISK_RETRY_MS, ENROL_RETRY_FIRST, ENROL_RETRY_MAX};
+use super::limits::{DAY_MS, DISK_RETRY_MS, ENROL_RETRY_FIRST, ENROL_RETRY_MAX};
 use super::memory::Memory;
 use crate::agent::{AgentError, Ended, Parts};
 use crate::collect::{CollectedFact, CollectorConfig, Collectors, Source, fact_queue};
@@ -342,7 +342,10 @@ fn open_logs(
     let folder = state.path().join("spool");
     let mut spool = match config.spool.mode {
         Mode::Disk => {
-            let options = SpoolOptions { bytes_max: config.spool.max.0, sync: config.spool.sync };
+            let config = &config.spool;
+            let (bytes_max, sync) = (config.max.0, config.sync);
+            let age_ms_max = u64::from(config.max_age_days) * DAY_MS;
+            let options = SpoolOptions { bytes_max, age_ms_max, sync };
             Spool::open(&folder, owner, options)?
         }
         Mode::Memory => {

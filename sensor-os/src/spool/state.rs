@@ -29,6 +29,8 @@ pub struct StoredHole {
 pub struct SpoolOptions {
     /// Bytes of all files at the most.
     pub bytes_max: u64,
+    /// Milliseconds for which a sensor may run before what it made then is dropped.
+    pub age_ms_max: u64,
     /// When what was written is made to outlive a power cut.
     pub sync: Sync,
 }

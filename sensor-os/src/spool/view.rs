@@ -15,6 +15,7 @@ use lapwing_protocol::id::{Lane, LogId};
 use lapwing_protocol::op::{Op, OpReader, RawValue};
 use serde::Serialize;
 
+use super::age::{self, Age};
 use super::decode::{LogDecoder, ShownOp};
 use super::format::{Head, read_record};
 use super::log_folder::{lane_name, parse_name};
@@ -31,6 +32,8 @@ pub(crate) struct SegmentView {
     pub(crate) bytes: u64,
     /// Up to where of this log a server has it; 0 when nowhere.
     pub(crate) acked_seq: u64,
+    /// For how long, at least, a sensor ran since its first chunk; none where no mark says.
+    pub(crate) age_ms: Option<u64>,
     pub(crate) file: String,
 }
 
@@ -71,6 +74,7 @@ pub(crate) struct FoundFile {
     path: PathBuf,
     head: Head,
     acked_seq: u64,
+    age_ms: Option<u64>,
 }
 
 /// The folders of a spool's logs, in order of lane and age; a spool that is not there has none.
@@ -127,6 +131,7 @@ pub(crate) fn holes(spool: &Path) -> io::Result<Vec<HoleView>> {
 /// The folder cannot be read; one that is not there holds nothing.
 pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
     let mut found = Vec::new();
+    let age: Age = record::read(&spool.join(age::FILE)).ok().flatten().unwrap_or_default();
     for (.., folder) in folders(spool)? {
         let acked_seq = words(&folder).map_or(0, |progress| progress.acked.seq);
         let Ok(entries) = fs::read_dir(&folder) else { continue };
@@ -137,7 +142,8 @@ pub(crate) fn files(spool: &Path) -> io::Result<Vec<FoundFile>> {
         for path in files {
             let Ok(mut file) = File::open(&path) else { continue };
             if let Ok(Some(head)) = Head::read(&mut file) {
-                found.push(FoundFile { path, head, acked_seq });
+                let age_ms = age.least_ms(head.log, head.before.seq + 1);
+                found.push(FoundFile { path, head, acked_seq, age_ms });
             }
         }
     }
@@ -235,6 +241,7 @@ impl FoundFile {
             chunks: seq - self.head.before.seq,
             bytes: fs::metadata(&self.path).map_or(0, |data| data.len()),
             acked_seq: self.acked_seq,
+            age_ms: self.age_ms,
             file: self.path.display().to_string(),
         })
     }

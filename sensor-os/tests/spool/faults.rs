@@ -195,7 +195,7 @@ fn use_spool(spool: &mut Spool, used: &mut Used, chance: &mut Chance) -> Result<
 /// The power goes after so many operations; says whether it did before the end.
 fn cut_after(operations: u64, seed: u64, sync: Sync) -> bool {
     let disk = BadDisk::default();
-    let options = SpoolOptions { bytes_max: 16_000, sync };
+    let options = SpoolOptions { bytes_max: 16_000, sync, ..LARGE };
     let mut spool = open_first(&disk, options);
     disk.lose_power_after(operations);
     let (synced, made) = (BTreeMap::new(), BTreeMap::new());
@@ -256,7 +256,7 @@ fn spl_013_the_power_may_go_between_any_two_operations() {
 /// What a refusing disk leaves: chunks, and holes for the others, to the last one.
 fn refuse_at_random(seed: u64, percent: u64, with_power_cut: bool) {
     let disk = BadDisk::default();
-    let mut spool = open_first(&disk, SpoolOptions { bytes_max: 64 << 20, sync: Sync::Each });
+    let mut spool = open_first(&disk, SpoolOptions { sync: Sync::Each, ..LARGE });
     let mut fate = Chance(seed ^ 0xabc);
     disk.plan(move |operation, _| {
         let faults = [Fault::Full, Fault::Broken];

@@ -1,6 +1,7 @@
 //! The spool on a real disk: what is appended comes back, whatever ends the process or the file.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where a value is missing")]
 
+mod age;
 mod disk;
 mod faults;
 mod power;
@@ -21,7 +22,8 @@ use lapwing_sensor_os::spool::{LogState, Place, Spool, SpoolError, SpoolOptions}
 
 const OWNER: (DeploymentId, SensorId) = (DeploymentId([1; 16]), SensorId([2; 16]));
 const LOG: LogId = LogId([3; 16]);
-const LARGE: SpoolOptions = SpoolOptions { bytes_max: 64 << 20, sync: Sync::Interval };
+const LARGE: SpoolOptions =
+    SpoolOptions { bytes_max: 64 << 20, age_ms_max: u64::MAX, sync: Sync::Interval };
 const SERVER: ServerId = ServerId([7; 16]);
 /// Tells the test process to be the writer of another one.
 const WRITER: &str = "LAPWING_TEST_SPOOL_WRITER";
@@ -262,7 +264,7 @@ fn spl_005_files_go_when_all_in_them_is_safe_and_the_acked_place_lies_later() {
 #[test]
 fn spl_006_at_the_bound_the_stored_goes_first_then_the_oldest_with_a_hole() {
     let folder = tempfile::tempdir().unwrap();
-    let bounded = SpoolOptions { bytes_max: 43_000, sync: Sync::Interval };
+    let bounded = SpoolOptions { bytes_max: 43_000, ..LARGE };
     let mut spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
     spool.open_log(Lane::Bulk, LOG, LogCause::First, None).unwrap();
     let places = fill(&mut spool, 35, 1_000);
@@ -286,7 +288,7 @@ fn spl_006_at_the_bound_the_stored_goes_first_then_the_oldest_with_a_hole() {
 #[test]
 fn spl_007_the_file_that_is_open_is_never_dropped() {
     let folder = tempfile::tempdir().unwrap();
-    let bounded = SpoolOptions { bytes_max: 20_000, sync: Sync::Interval };
+    let bounded = SpoolOptions { bytes_max: 20_000, ..LARGE };
     let mut spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
     spool.open_log(Lane::Bulk, LOG, LogCause::First, None).unwrap();
     append(&mut spool, Sort::Keyframe, 1_000).unwrap();
@@ -336,7 +338,7 @@ fn fill_one_file(folder: &Path, options: SpoolOptions) -> (Spool, Place) {
 fn spl_007_a_bound_smaller_than_a_segment_takes_chunks_again_when_all_is_stored() {
     for (is_hole_stored, is_restarted) in [(false, false), (false, true), (true, false)] {
         let folder = tempfile::tempdir().unwrap();
-        let bounded = SpoolOptions { bytes_max: 20_000, sync: Sync::Interval };
+        let bounded = SpoolOptions { bytes_max: 20_000, ..LARGE };
         let (mut spool, last) = fill_one_file(folder.path(), bounded);
         assert_eq!(spool.make_room().unwrap(), None, "no server has it");
         let end = spool.current(Lane::Bulk).unwrap().made;

@@ -18,7 +18,8 @@ use crate::{OWNER, SERVER, Sort, append, check_all};
 /// Tells the test process to be the writer of another one: a folder and a seed.
 const WRITER: &str = "LAPWING_TEST_POWER_WRITER";
 const ROUNDS: u64 = 6;
-const OPTIONS: SpoolOptions = SpoolOptions { bytes_max: 4 << 20, sync: Sync::Each };
+const OPTIONS: SpoolOptions =
+    SpoolOptions { bytes_max: 4 << 20, age_ms_max: u64::MAX, sync: Sync::Each };
 /// `ioctl(FS_IOC_SHUTDOWN, NOLOGFLUSH)`, without a line of unsafe code here.
 const CUT: &str = "import fcntl,os,struct,sys;\
                    fcntl.ioctl(os.open(sys.argv[1],os.O_RDONLY),0x8004587d,struct.pack('I',2))";

@@ -60,7 +60,7 @@ impl Spool {
 
     /// A spool on disk in a folder of its own.
     pub(super) fn on_disk(folder: &Path, owner: Owner, bytes_max: u64) -> Result<Self, SpoolError> {
-        let options = SpoolOptions { bytes_max, sync: Sync::Interval };
+        let options = SpoolOptions { bytes_max, age_ms_max: u64::MAX, sync: Sync::Interval };
         DiskSpool::open(folder, owner, options).map(|spool| Self::Disk(Box::new(spool)))
     }
 

@@ -19,7 +19,8 @@ use super::input::Input;
 
 const IDS: (DeploymentId, SensorId) = (DeploymentId([1; 16]), SensorId([2; 16]));
 const LOG: LogId = LogId([3; 16]);
-const OPTIONS: SpoolOptions = SpoolOptions { bytes_max: 1 << 20, sync: Sync::Interval };
+const OPTIONS: SpoolOptions =
+    SpoolOptions { bytes_max: 1 << 20, age_ms_max: u64::MAX, sync: Sync::Interval };
 /// Two segments of three chunks.
 const CHUNKS: u64 = 6;
 const SEGMENT_CHUNKS: u64 = 3;
