@@ -202,9 +202,9 @@ pub(super) fn stored(log: &LogFolder) -> Option<usize> {
     (!is_last && is_stored(log.segments[count - 1].last_seq)).then_some(count)
 }
 
-/// How many files a hole at the end has left behind, with all in them stored: nothing is appended to
-/// the last of them any more, and what comes next opens. Where they fill the bound, only their end
-/// lets anything be appended again.
+/// How many files a hole at the end has left behind, with all in them stored: nothing is appended
+/// to the last of them any more, and what comes next opens. Where they fill the bound, only their
+/// end lets anything be appended again.
 fn left_behind(log: &LogFolder) -> Option<usize> {
     let last_seq = log.segments.back()?.last_seq;
     let is_followed_by_hole = last_seq < log.made.seq;
