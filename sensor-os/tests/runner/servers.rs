@@ -220,12 +220,8 @@ fn serve(executor: &Executor, shared: &Shared, role: Role) -> (SocketAddr, Shutd
     let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.address();
     let (trigger, shutdown) = shutdown::pair();
-    let context = ListenerContext {
-        executor: Arc::clone(executor),
-        limits: ListenerLimits::default(),
-        metrics: ListenerMetrics::registered(&Metrics::default()),
-        shutdown,
-    };
+    let metrics = ListenerMetrics::registered(&Metrics::default());
+    let context = ListenerContext::new(executor, ListenerLimits::default(), metrics, shutdown);
     let (shared, spawner) = (shared.clone(), Arc::clone(executor));
     let handler = move |connection: Connection| {
         let (shared, executor) = (shared.clone(), Arc::clone(&spawner));

@@ -313,12 +313,13 @@ impl Host {
             Clients::OfAnyDeployment => None,
         };
         let router = metrics::router(self.metrics.clone(), self.token, health);
-        let context = ListenerContext {
-            executor: Arc::clone(&self.executor),
-            limits: self.server.limits.listener(),
-            metrics: ListenerMetrics::registered(&self.metrics),
-            shutdown: self.shutdown.clone(),
-        };
+        let context = ListenerContext::new(
+            &self.executor,
+            self.server.limits.listener(),
+            ListenerMetrics::registered(&self.metrics),
+            self.shutdown.clone(),
+        );
+        let bounds = http::Bounds::registered(&self.metrics);
         let mut serving = Vec::new();
         for Port { listener, planes, handler } in ports {
             log::info!(
@@ -331,9 +332,14 @@ impl Host {
             let planes = ServerPlanes::new(&self.credentials, deployment, &planes)
                 .map_err(HostError::Tls)?;
             let (executor, router) = (Arc::clone(&self.executor), router.clone());
+            let bounds = bounds.clone();
             let handler = move |connection: Connection| match connection.plane {
                 Plane::Http => {
-                    Box::pin(http::serve(Arc::clone(&executor), connection, router.clone()))
+                    let (executor, router) = (Arc::clone(&executor), router.clone());
+                    let bounds = bounds.clone();
+                    Box::pin(
+                        async move { http::serve(executor, connection, router, &bounds).await },
+                    )
                 }
                 Plane::Enrol | Plane::Sensor | Plane::Peer => handler(connection),
             };

@@ -15,6 +15,7 @@
 
 pub mod admission;
 pub mod authority;
+pub mod budget;
 pub mod clock;
 pub mod complaint;
 pub mod config;
@@ -35,3 +36,4 @@ pub mod shutdown;
 pub mod socket;
 pub mod storage;
 pub mod tls;
+mod waiting;

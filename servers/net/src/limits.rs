@@ -7,22 +7,24 @@ use std::time::Duration;
 /// Bounds of one listener. Tests lower them; an operator changes some in `[server.limits]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ListenerLimits {
-    /// Connections at once. At about 12 KiB each the default costs 240 MiB. One more is closed
-    /// before its handshake, counted and logged.
+    /// Connections at once: the sensors of a whole server and some more. One more is closed before
+    /// its handshake, counted and logged. As much memory as so many sensors' connections may hold
+    /// ([`SENSOR_BYTES`]), 410 MiB, is what all connections of a process share: those of a plane
+    /// whose connections hold more are fewer.
     pub connections_max: usize,
     /// Connections at once without a client certificate (enrol and HTTP), out of
-    /// `connections_max`: strangers must not be able to take the places of sensors. One more is
-    /// closed after its handshake.
+    /// `connections_max`: strangers must not be able to take the places of sensors, nor more than
+    /// a fifth of the memory. One more is closed after its handshake.
     pub anonymous_max: usize,
-    /// Handshakes at once: each may cost a millisecond of CPU and 40 KiB. At the bound the listener
-    /// accepts no more for up to `handshake_wait`, so the kernel's backlog holds the rest; then the
-    /// newest is closed.
+    /// Connections whose ClientHello is not here yet: at most 49 KiB each, 49 MiB. One more crowds
+    /// out the oldest: an honest peer says its hello at once, who floods mostly does not.
+    pub hellos_max: usize,
+    /// Handshakes at once whose ClientHello is here: each may cost a millisecond of CPU and 40 KiB.
+    /// More wait, as one of `hellos_max` and within `handshake_time`.
     pub handshakes_max: usize,
     /// Handshakes at once from one network, so that no single one can fill `handshakes_max`. One
     /// more is closed.
     pub source_handshakes_max: usize,
-    /// How long a new connection may wait for a handshake slot.
-    pub handshake_wait: Duration,
     /// A whole handshake; then the connection is closed.
     pub handshake_time: Duration,
     /// Bytes of a peer's handshake. The last read of it may go on into what follows, for which
@@ -54,11 +56,11 @@ pub enum LoopbackSources {
 impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
-            anonymous_max: 2_000,
+            connections_max: 10_500,
+            anonymous_max: 500,
+            hellos_max: 1_024,
             handshakes_max: 256,
             source_handshakes_max: 128,
-            handshake_wait: Duration::from_secs(1),
             handshake_time: Duration::from_secs(5),
             handshake_bytes_max: 16 * 1024,
             source_rate_per_s: 100,
@@ -68,6 +70,18 @@ impl Default for ListenerLimits {
         }
     }
 }
+
+/// What a connection of the sensor plane may hold: 17 KiB for the largest frame, as much in the
+/// TLS library for a record that is not whole, some KiB of TLS and of the session.
+pub const SENSOR_BYTES: usize = 40 * 1024;
+/// What one of the enrol plane may hold: frames of 4 KiB, and a TLS record that is not whole.
+pub const ENROL_BYTES: usize = 40 * 1024;
+/// What one of the peer plane is counted for: a frame of 64 KiB each way. Its peers are servers of
+/// the deployment; frames that wait to be written to one ([`SEND_FRAMES_MAX`]) come on top.
+pub const PEER_BYTES: usize = 160 * 1024;
+/// What one of HTTP may hold beside its requests: windows of [`HTTP_WINDOW_BYTES`] both ways, and
+/// buffers.
+pub const HTTP_BYTES: usize = 160 * 1024;
 
 /// What the last read of a handshake may hold beyond it: the TLS library reads on until a record is
 /// whole, and a client may send its first full record (16 KiB and some) in one breath with the end
@@ -99,6 +113,17 @@ pub const HTTP_ANSWER_TIME: Duration = Duration::from_secs(60);
 pub const HTTP_BODY_TIME: Duration = Duration::from_secs(30);
 /// Streams at once on one h2 connection.
 pub const HTTP_STREAMS_MAX: u32 = 64;
+/// What one connection's client may send ahead of its routes, and what an answer may be ahead of
+/// its client, a stream: enough to be quick.
+pub const HTTP_WINDOW_BYTES: u32 = 64 * 1024;
+/// Bytes that all requests under way hold, each the largest head and what came of its body: 4,096
+/// of them, or 64 with the largest bodies. One more, or a byte more of a body, is answered 503.
+pub const HTTP_HELD_BYTES_MAX: usize = 64 << 20;
+/// The same of one connection, so that no single one can hold all of it: 64 requests without a
+/// body, and one with the largest.
+pub const HTTP_CONNECTION_BYTES_MAX: usize = 2 << 20;
+/// How long a client is told to wait when it was answered 503 for others' bytes, in seconds.
+pub const HTTP_RETRY_AFTER_S: u32 = 2;
 /// Bytes of one answer that our own HTTP client takes: an events export streams, all else is far
 /// smaller.
 pub const HTTP_ANSWER_BYTES_MAX: usize = 256 << 20;

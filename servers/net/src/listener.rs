@@ -15,19 +15,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_rustls::LazyConfigAcceptor;
 use futures_rustls::server::TlsStream;
 use smol::future::FutureExt as _;
-use smol::lock::{Semaphore, SemaphoreGuardArc};
+use smol::lock::Semaphore;
 use smol::{Async, Timer};
 
 use crate::admission::{Admission, Admitted, SourceKey};
+use crate::budget::{Budget, Charge};
 use crate::clock;
 use crate::complaint::Complaints;
 use crate::identity::PeerIdentity;
-use crate::limits::{HANDSHAKE_OVERREAD_BYTES, ListenerLimits};
+use crate::limits::{HANDSHAKE_OVERREAD_BYTES, ListenerLimits, SENSOR_BYTES};
 use crate::metrics::ListenerMetrics;
 use crate::runtime::Executor;
 use crate::shutdown::{self, Shutdown};
 use crate::socket::Socket;
 use crate::tls::{Choice, HandshakeError, PeerMismatch, Plane, ServerPlanes, key_digest};
+use crate::waiting::{Seat, WaitingRoom};
 
 /// What ends a connection for cause. The text is logged, so it names the cause and carries nothing
 /// secret.
@@ -117,6 +119,22 @@ pub struct ListenerContext {
     pub metrics: ListenerMetrics,
     /// When to stop.
     pub shutdown: Shutdown,
+    /// What the connections of all listeners of a process may hold, by their planes.
+    pub memory: Budget,
+}
+
+impl ListenerContext {
+    /// A context with the memory that `limits` grant, for all listeners of a process.
+    #[must_use]
+    pub fn new(
+        executor: &Executor,
+        limits: ListenerLimits,
+        metrics: ListenerMetrics,
+        shutdown: Shutdown,
+    ) -> Self {
+        let memory = Budget::new(limits.connections_max.saturating_mul(SENSOR_BYTES));
+        Self { executor: Arc::clone(executor), limits, metrics, shutdown, memory }
+    }
 }
 
 impl Listener {
@@ -147,7 +165,8 @@ impl Listener {
         let (cut, cut_begun) = shutdown::pair();
         let shared = Arc::new(Shared {
             connections: Arc::new(Semaphore::new(context.limits.connections_max)),
-            handshakes: Arc::new(Semaphore::new(context.limits.handshakes_max)),
+            waiting: WaitingRoom::new(context.limits.hellos_max),
+            handshakes: Semaphore::new(context.limits.handshakes_max),
             anonymous: Semaphore::new(context.limits.anonymous_max),
             admission: Mutex::new(Admission::new(context.limits)),
             complaints: Complaints::default(),
@@ -182,7 +201,8 @@ impl Listener {
 
 struct Shared<H> {
     connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
+    waiting: Arc<WaitingRoom>,
+    handshakes: Semaphore,
     anonymous: Semaphore,
     admission: Mutex<Admission>,
     complaints: Complaints,
@@ -192,11 +212,10 @@ struct Shared<H> {
     context: ListenerContext,
 }
 
-/// Holds a place among the handshakes; gives it back when dropped.
+/// Holds a place among the handshakes of its network; gives it back when dropped.
 struct HandshakeSlot<H: Handler> {
     shared: Arc<Shared<H>>,
     key: SourceKey,
-    _permit: SemaphoreGuardArc,
 }
 
 impl<H: Handler> Drop for HandshakeSlot<H> {
@@ -246,41 +265,32 @@ async fn accept_one<H: Handler>(socket: &Async<TcpListener>, shared: &Arc<Shared
             );
         }
     };
-    let permit = async { Some(shared.handshakes.acquire_arc().await) };
-    let late = async {
-        Timer::after(shared.context.limits.handshake_wait).await;
-        None
-    };
-    let Some(permit) = smol::future::or(permit, late).await else {
-        shared.admission().handshake_ended(key);
-        return shared.refuse(
-            source,
-            "handshakes_max",
-            &"this server has all the handshakes it takes",
-        );
-    };
-    let slot = HandshakeSlot { shared: Arc::clone(shared), key, _permit: permit };
+    let slot = HandshakeSlot { shared: Arc::clone(shared), key };
+    let seat = shared.waiting.enter();
     let shared = Arc::clone(shared);
     let executor = Arc::clone(&shared.context.executor);
     let cut = shared.cut.clone();
     let task = async move {
         let _place = place;
-        smol::future::or(connection(shared, stream, source, slot), cut.begun()).await;
+        let arrival = Arrival { stream, source, seat };
+        smol::future::or(connection(shared, arrival, slot), cut.begun()).await;
     };
     executor.spawn(task).detach();
 }
 
-/// One connection from its first byte to its end. Nothing that happens here reaches another
-/// connection.
-async fn connection<H: Handler>(
-    shared: Arc<Shared<H>>,
+/// A connection that was admitted and has said nothing yet.
+struct Arrival {
     stream: Async<TcpStream>,
     source: SocketAddr,
-    slot: HandshakeSlot<H>,
-) {
-    let metrics = shared.context.metrics.clone();
+    seat: Seat,
+}
+
+/// One connection from its first byte to its end. Nothing that happens here reaches another
+/// connection.
+async fn connection<H: Handler>(shared: Arc<Shared<H>>, arrival: Arrival, slot: HandshakeSlot<H>) {
+    let (metrics, source) = (shared.context.metrics.clone(), arrival.source);
     // Boxed, since a handshake's state is large and gone before the long part begins.
-    let connection = match Box::pin(accept_tls(&shared, stream, source)).await {
+    let connection = match Box::pin(accept_tls(&shared, arrival)).await {
         Ok(connection) => connection,
         Err(error) => return shared.refuse(source, error.reason(), &error),
     };
@@ -296,11 +306,14 @@ async fn connection<H: Handler>(
         },
     };
     let plane = connection.plane;
+    let Some(charge) = charged(&shared.context.memory, plane) else {
+        return shared.refuse(source, "memory", &"the connections hold all the memory they may");
+    };
     metrics.opened(plane);
     let served =
         AssertUnwindSafe(async { shared.handler.handle(connection).await }).catch_unwind().await;
     metrics.closed(plane);
-    drop(anonymous);
+    drop((anonymous, charge));
     match served {
         Ok(Ok(())) => {}
         Ok(Err(fault)) => shared.refuse(source, "fault", &fault),
@@ -311,18 +324,31 @@ async fn connection<H: Handler>(
     }
 }
 
+/// The memory that a connection of `plane` may hold.
+fn charged(memory: &Budget, plane: Plane) -> Option<Charge> {
+    let charge = memory.charge();
+    charge.take(plane.held_bytes_max()).then_some(charge)
+}
+
 async fn accept_tls<H: Handler>(
     shared: &Shared<H>,
-    stream: Async<TcpStream>,
-    source: SocketAddr,
+    Arrival { stream, source, seat }: Arrival,
 ) -> Result<Connection, HandshakeError> {
     let handshake = async {
         let mut socket = Socket::new(stream).map_err(|error| HandshakeError::from_io(&error))?;
         let budget = shared.context.limits.handshake_bytes_max + HANDSHAKE_OVERREAD_BYTES;
         socket.set_read_budget(Some(budget));
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket)
-            .await
-            .map_err(|error| HandshakeError::from_io(&error))?;
+        let arriving = async {
+            let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
+            let hello = hello.await.map_err(|error| HandshakeError::from_io(&error))?;
+            Ok((hello, shared.handshakes.acquire().await))
+        };
+        let crowded_out = async {
+            seat.crowded_out().await;
+            Err(HandshakeError::CrowdedOut)
+        };
+        let (hello, _slot) = smol::future::or(arriving, crowded_out).await?;
+        drop(seat);
         let (plane, config) = match shared.planes.choose(hello.client_hello().alpn()) {
             Choice::Served(plane, config) => (Some(plane), config),
             Choice::NotServed(Some(config)) => (None, config),

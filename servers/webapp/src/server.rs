@@ -135,19 +135,21 @@ async fn serve(
     let planes = [Plane::Peer, Plane::Http];
     let planes = ServerPlanes::new(&credentials, Some(config.server.deployment), &planes)
         .map_err(RunError::Tls)?;
-    let context = ListenerContext {
-        executor: Arc::clone(&executor),
-        limits: config.server.limits.listener(),
-        metrics: ListenerMetrics::registered(&metrics),
+    let context = ListenerContext::new(
+        &executor,
+        config.server.limits.listener(),
+        ListenerMetrics::registered(&metrics),
         shutdown,
-    };
+    );
     let status = Arc::new(status_service(app, identity, notice));
     let status = Arc::new(Stored::new(&storage, identity, status));
     let watching = executor.spawn(storage.watch());
+    let bounds = http::Bounds::registered(&metrics);
     let mut serving = Vec::new();
     for listener in listeners {
         log::info!("the page is at https://{}/", listener.address());
-        let handler = handler(Arc::clone(&executor), site.clone(), Arc::clone(&status));
+        let handler =
+            handler((Arc::clone(&executor), bounds.clone()), site.clone(), Arc::clone(&status));
         let served = listener.serve(planes.clone(), context.clone(), handler);
         serving.push(executor.spawn(served));
     }
@@ -159,17 +161,18 @@ async fn serve(
 }
 
 fn handler<S: peer::Service>(
-    executor: Executor,
+    (executor, bounds): (Executor, http::Bounds),
     site: Router,
     status: Arc<S>,
 ) -> impl lapwing_net::listener::Handler {
     move |connection: Connection| {
         let (executor, site, status) = (Arc::clone(&executor), site.clone(), Arc::clone(&status));
+        let bounds = bounds.clone();
         async move {
             match connection.plane {
                 Plane::Peer => peer::serve(executor, connection, status).await,
                 Plane::Http | Plane::Enrol | Plane::Sensor => {
-                    http::serve(executor, connection, site).await
+                    http::serve(executor, connection, site, &bounds).await
                 }
             }
         }

@@ -44,12 +44,8 @@ pub(super) fn start(
         .map_err(|error| error.to_string())?;
     let address = plan.address(SUPERVISOR).ok_or("the plan has no supervisor")?;
     let listener = Listener::bind(address).map_err(|error| error.to_string())?;
-    let context = ListenerContext {
-        executor: Arc::clone(executor),
-        limits: ListenerLimits::default(),
-        metrics: ListenerMetrics::default(),
-        shutdown: shutdown.clone(),
-    };
+    let (limits, metrics) = (ListenerLimits::default(), ListenerMetrics::default());
+    let context = ListenerContext::new(executor, limits, metrics, shutdown.clone());
     let service = Arc::new(service(children.clone()));
     let speaking = Arc::clone(executor);
     let handler = move |connection: Connection| {

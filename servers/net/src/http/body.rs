@@ -1,11 +1,12 @@
 //! A request's body with a bound in bytes and in time.
 //!
 //! Not here: the answer to who breaks a bound. Invariant: a body that drips or swells fails; it
-//! never waits for ever and never fills the memory.
+//! never waits for ever, and what came of it is charged as long as its request lasts.
 
 use std::fmt;
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Bytes;
@@ -13,19 +14,23 @@ use http_body_util::{LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use smol::Timer;
 
+use super::bounds::Held;
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_TIME};
 
 /// The body as routes get it.
 pub(super) struct BoundedBody {
     body: Limited<Incoming>,
     deadline: Timer,
+    held: Arc<Held>,
 }
 
 impl BoundedBody {
-    pub(super) fn new(body: Incoming) -> Self {
+    /// What comes of `body` is charged to `held`.
+    pub(super) fn new(body: Incoming, held: Arc<Held>) -> Self {
         Self {
             body: Limited::new(body, HTTP_BODY_BYTES_MAX),
             deadline: Timer::after(HTTP_BODY_TIME),
+            held,
         }
     }
 }
@@ -37,6 +42,8 @@ pub enum BodyError {
     TooLong,
     /// It took too long.
     TooSlow,
+    /// Others hold all that requests may hold.
+    Busy,
     /// The connection broke.
     Broken(hyper::Error),
 }
@@ -46,6 +53,7 @@ impl fmt::Display for BodyError {
         match self {
             Self::TooLong => write!(f, "the body has more than {HTTP_BODY_BYTES_MAX} bytes"),
             Self::TooSlow => f.write_str("the body took too long"),
+            Self::Busy => f.write_str("the server has all the requests it takes"),
             Self::Broken(error) => write!(f, "the body broke off: {error}"),
         }
     }
@@ -62,7 +70,13 @@ impl Body for BoundedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(frame) => Poll::Ready(frame),
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                let is_taken = self.held.take(bytes);
+                let refused = || Box::new(BodyError::Busy) as Self::Error;
+                Poll::Ready(Some(if is_taken { Ok(frame) } else { Err(refused()) }))
+            }
+            Poll::Ready(rest) => Poll::Ready(rest),
             Poll::Pending => Pin::new(&mut self.deadline)
                 .poll(context)
                 .map(|_| Some(Err(Box::new(BodyError::TooSlow) as Self::Error))),

@@ -2,13 +2,16 @@
 //! tests.
 //!
 //! Not here: routes (metrics.rs and the WebApp have them), pages, sessions. Invariants: head, body
-//! and time of a request are bounded before a route sees it; no runtime but smol.
+//! and time of a request are bounded before a route sees it, and so is what all requests hold
+//! together; no runtime but smol.
 
 pub mod bearer;
 mod body;
+mod bounds;
 mod client;
 mod server;
 
 pub use body::BodyError;
+pub use bounds::{Bounds, HttpLimits};
 pub use client::{Answer, Answering, Client, HttpError};
 pub use server::{ClientAddress, serve};

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,9 +21,10 @@ use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
 use tower_service::Service as _;
 
 use super::body::BoundedBody;
+use super::bounds::{Bounds, Share};
 use crate::limits::{
     HTTP_ANSWER_TIME, HTTP_BODY_BYTES_MAX, HTTP_DRAIN_TIME, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIME,
-    HTTP_HEADERS_MAX, HTTP_STREAMS_MAX,
+    HTTP_HEADERS_MAX, HTTP_RETRY_AFTER_S, HTTP_STREAMS_MAX, HTTP_WINDOW_BYTES,
 };
 use crate::listener::{Connection, Fault};
 use crate::runtime::Executor;
@@ -32,7 +34,8 @@ use crate::shutdown::Shutdown;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddress(pub SocketAddr);
 
-/// Serves `router` on a connection until the client is done or the server shuts down.
+/// Serves `router` on a connection until the client is done or the server shuts down. What its
+/// requests hold is charged to `bounds`.
 ///
 /// # Errors
 /// The client broke HTTP or a bound.
@@ -40,16 +43,21 @@ pub async fn serve(
     executor: Executor,
     connection: Connection,
     router: Router,
+    bounds: &Bounds,
 ) -> Result<(), Fault> {
     let Connection { stream, source, shutdown, .. } = connection;
     let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = FuturesIo::new(stream);
-    let service = service_fn(move |request| answer(router.clone(), source, request));
+    let share = bounds.connection();
+    let service = service_fn(move |request| answer(router.clone(), source, share.clone(), request));
     let ended = if is_h2 {
         let connection = http2::Builder::new(SmolExecutor::new(executor))
             .timer(SmolTimer::new())
             .max_header_list_size(u32::try_from(HTTP_HEAD_BYTES_MAX).unwrap_or(u32::MAX))
             .max_concurrent_streams(HTTP_STREAMS_MAX)
+            .initial_stream_window_size(HTTP_WINDOW_BYTES)
+            .initial_connection_window_size(HTTP_WINDOW_BYTES)
+            .max_send_buf_size(HTTP_WINDOW_BYTES as usize)
             .keep_alive_interval(HTTP_HEAD_TIME)
             .keep_alive_timeout(HTTP_HEAD_TIME)
             .serve_connection(io, service);
@@ -105,6 +113,7 @@ fn is_fault(error: &hyper::Error) -> bool {
 async fn answer(
     mut router: Router,
     source: SocketAddr,
+    share: Share,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let announced = request
@@ -116,11 +125,21 @@ async fn answer(
         let text = format!("a request may have {HTTP_BODY_BYTES_MAX} bytes\n");
         return Ok((StatusCode::PAYLOAD_TOO_LARGE, text).into_response());
     }
-    let mut request = request.map(|body| Body::new(BoundedBody::new(body)));
+    let Some(held) = share.begin() else { return Ok(busy()) };
+    let charged = Arc::clone(&held);
+    let mut request = request.map(|body| Body::new(BoundedBody::new(body, charged)));
     request.extensions_mut().insert(ClientAddress(source));
     let late = async {
         Timer::after(HTTP_ANSWER_TIME).await;
         Ok((StatusCode::GATEWAY_TIMEOUT, "the answer took too long\n").into_response())
     };
-    smol::future::or(router.call(request), late).await
+    let answered = smol::future::or(router.call(request), late).await;
+    // Whatever a route makes of a body that broke off: the reason is ours.
+    if held.is_refused() { Ok(busy()) } else { answered }
+}
+
+fn busy() -> Response {
+    let wait = [(header::RETRY_AFTER, HTTP_RETRY_AFTER_S.to_string())];
+    let text = "the server has all the requests it takes; try again\n";
+    (StatusCode::SERVICE_UNAVAILABLE, wait, text).into_response()
 }

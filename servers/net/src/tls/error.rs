@@ -48,6 +48,8 @@ pub enum HandshakeError {
     NotTls(String),
     /// The handshake took too long.
     TimedOut,
+    /// Newer connections needed the place of one that had not said its hello.
+    CrowdedOut,
     /// The peer sent more than a handshake has.
     TooManyBytes,
     /// The peer closed the connection.
@@ -124,6 +126,7 @@ impl HandshakeError {
             Self::RefusedByPeer(_) => "refused_by_peer",
             Self::NotTls(_) => "not_tls",
             Self::TimedOut => "timed_out",
+            Self::CrowdedOut => "crowded_out",
             Self::TooManyBytes => "too_many_bytes",
             Self::Closed => "closed",
             Self::Io(_) => "io",
@@ -169,6 +172,9 @@ impl fmt::Display for HandshakeError {
                 write!(f, "the peer does not speak TLS 1.3 rightly: {problem}")
             }
             Self::TimedOut => f.write_str("the handshake took too long"),
+            Self::CrowdedOut => {
+                f.write_str("it had not said its ClientHello when others needed the place")
+            }
             Self::TooManyBytes => f.write_str("the peer sent more than a handshake has"),
             Self::Closed => f.write_str("the peer closed the connection during the handshake"),
             Self::Io(error) => write!(f, "the connection broke: {error}"),

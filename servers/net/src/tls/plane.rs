@@ -11,6 +11,7 @@ use rustls::server::{NoClientAuth, NoServerSessionStorage, ServerSessionMemoryCa
 
 use super::verify::{ClientByIdentity, ServedRoles};
 use super::{Credentials, HandshakeError, provider};
+use crate::limits::{ENROL_BYTES, HTTP_BYTES, PEER_BYTES, SENSOR_BYTES};
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +48,17 @@ impl Plane {
             Self::Sensor => "sensor",
             Self::Peer => "peer",
             Self::Http => "http",
+        }
+    }
+
+    /// What one of its connections may hold of this server's memory.
+    #[must_use]
+    pub fn held_bytes_max(self) -> usize {
+        match self {
+            Self::Enrol => ENROL_BYTES,
+            Self::Sensor => SENSOR_BYTES,
+            Self::Peer => PEER_BYTES,
+            Self::Http => HTTP_BYTES,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lapwing_net::identity::Role;
-use lapwing_net::limits::{ListenerLimits, LoopbackSources};
+use lapwing_net::limits::{ListenerLimits, LoopbackSources, PEER_BYTES, SENSOR_BYTES};
 use lapwing_net::listener::{Connection, Listener};
 use lapwing_net::tls::{HandshakeError, Plane, connect};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -71,23 +71,80 @@ fn a_peer_that_sends_too_much_before_its_handshake_is_dropped() {
 }
 
 #[test]
-fn an_honest_peer_gets_its_turn_behind_silent_ones() {
+fn an_honest_peer_crowds_out_silent_ones() {
     run(|executor| async move {
         let deployment = Deployment::new(1);
         let limits = ListenerLimits {
-            handshakes_max: 2,
-            handshake_time: Duration::from_millis(100),
-            handshake_wait: PATIENCE,
+            hellos_max: 2,
+            handshake_time: 10 * PATIENCE,
             ..ListenerLimits::default()
         };
         let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
         let mut silent = Vec::new();
         for _ in 0..6 {
-            silent.push(smol::net::TcpStream::connect(serving.address).await.unwrap());
+            let mut socket = smol::net::TcpStream::connect(serving.address).await.unwrap();
+            // Half a ClientHello is as good as none.
+            socket.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]).await.unwrap();
+            silent.push(socket);
         }
         let tls = client(&deployment.credentials(Role::Webapp, 8), Plane::Peer);
         greet(&serving, &tls).await.unwrap();
-        until("all are dropped", || serving.metrics.refused_for("timed_out") == 6).await;
+        until("the oldest went", || serving.metrics.refused_for("crowded_out") == 5).await;
+        assert_eq!(serving.metrics.refused_for("timed_out"), 0);
+    });
+}
+
+#[test]
+fn handshakes_beyond_the_bound_wait_for_their_turn() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let limits = ListenerLimits {
+            handshakes_max: 1,
+            handshake_time: Duration::from_millis(500),
+            ..ListenerLimits::default()
+        };
+        let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
+        let tls = client(&deployment.credentials(Role::Webapp, 8), Plane::Peer);
+        // A whole ClientHello, of one who never answers the server's.
+        let name = serving.address.ip().into();
+        let mut hello = Vec::new();
+        let mut stalled = rustls::ClientConnection::new(tls.config(), name).unwrap();
+        stalled.write_tls(&mut hello).unwrap();
+        let mut socket = smol::net::TcpStream::connect(serving.address).await.unwrap();
+        socket.write_all(&hello).await.unwrap();
+        socket.read_exact(&mut [0; 1]).await.unwrap();
+        loop {
+            // Its turn may come too late for the first time.
+            if greet(&serving, &tls).await.is_ok() {
+                break;
+            }
+        }
+        assert!(serving.metrics.refused_for("timed_out") >= 1);
+    });
+}
+
+#[test]
+fn connections_share_one_memory_by_what_their_planes_hold() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        // Room for one connection of HTTP or of peers, and none beside it.
+        let connections_max = PEER_BYTES / SENSOR_BYTES;
+        let limits = ListenerLimits { connections_max, ..ListenerLimits::default() };
+        let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
+        let ours = deployment.credentials(Role::Webapp, 8);
+        let tls = client(&ours, Plane::Peer);
+        let mut first = connect(serving.address, &tls, PATIENCE).await.unwrap();
+        first.read_exact(&mut [0; 1]).await.unwrap();
+        greet(&serving, &client(&ours, Plane::Http)).await.unwrap_err();
+        until("it is counted", || serving.metrics.refused_for("memory") == 1).await;
+        drop(first);
+        until("the first has gone", || serving.metrics.open(Plane::Peer) == 0).await;
+        loop {
+            // Its memory is free a moment after the count.
+            if greet(&serving, &tls).await.is_ok() {
+                break;
+            }
+        }
     });
 }
 
@@ -97,12 +154,12 @@ fn connections_beyond_the_bound_are_closed_and_let_in_when_there_is_room() {
         let deployment = Deployment::new(1);
         let limits = ListenerLimits { connections_max: 1, ..ListenerLimits::default() };
         let (serving, _) = serve(&executor, &deployment, &ALL_PLANES, limits);
-        let tls = client(&deployment.credentials(Role::Webapp, 8), Plane::Peer);
+        let tls = client(&deployment.credentials(Role::Sensor, 8), Plane::Sensor);
         let first = connect(serving.address, &tls, PATIENCE).await.unwrap();
         greet(&serving, &tls).await.unwrap_err();
         until("it is counted", || serving.metrics.refused_for("connections_max") == 1).await;
         drop(first);
-        until("the first has gone", || serving.metrics.open(Plane::Peer) == 0).await;
+        until("the first has gone", || serving.metrics.open(Plane::Sensor) == 0).await;
         loop {
             // The place is free a moment after the count.
             if greet(&serving, &tls).await.is_ok() {

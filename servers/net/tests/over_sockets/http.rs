@@ -11,9 +11,9 @@ use futures_rustls::TlsConnector;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http2;
 use lapwing_net::config::TokenDigest;
-use lapwing_net::http::{self, Client, HttpError};
+use lapwing_net::http::{self, Bounds, Client, HttpError, HttpLimits};
 use lapwing_net::identity::Role;
-use lapwing_net::limits::ListenerLimits;
+use lapwing_net::limits::{HTTP_HEAD_BYTES_MAX, ListenerLimits};
 use lapwing_net::listener::Connection;
 use lapwing_net::metrics::{self, Health, Metrics};
 use lapwing_net::runtime::Executor;
@@ -22,6 +22,7 @@ use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane};
 use smol_hyper::rt::{FuturesIo, SmolExecutor, SmolTimer};
 
 use crate::support::{Deployment, Serving, Setup, run};
+use crate::wait::until;
 
 fn routes(metrics: &Metrics) -> Router {
     let ticks = || async {
@@ -36,6 +37,16 @@ fn routes(metrics: &Metrics) -> Router {
 }
 
 fn serve(executor: &Executor, deployment: &Deployment) -> Serving {
+    serve_within(executor, deployment, &Bounds::default(), Router::new())
+}
+
+/// Serves the usual routes and `more`.
+fn serve_within(
+    executor: &Executor,
+    deployment: &Deployment,
+    bounds: &Bounds,
+    more: Router,
+) -> Serving {
     let setup = Setup {
         executor,
         credentials: deployment.credentials(Role::Webapp, 1),
@@ -45,9 +56,11 @@ fn serve(executor: &Executor, deployment: &Deployment) -> Serving {
     };
     let executor = Arc::clone(executor);
     let metrics = Metrics::default();
-    let router = routes(&metrics);
+    let (router, bounds) = (routes(&metrics).merge(more), bounds.clone());
     setup.serve(move |connection: Connection| {
-        http::serve(Arc::clone(&executor), connection, router.clone())
+        let (executor, router) = (Arc::clone(&executor), router.clone());
+        let bounds = bounds.clone();
+        async move { http::serve(executor, connection, router, &bounds).await }
     })
 }
 
@@ -103,6 +116,81 @@ fn bodies_are_taken_up_to_their_bound() {
             Ok(answer) => assert_eq!(answer.status, 413),
             Err(error) => assert!(matches!(error, HttpError::Exchange(_)), "{error}"),
         }
+    });
+}
+
+/// The route `/keep` takes a body and keeps it until a word comes through `release`.
+fn keeping(release: &smol::channel::Receiver<()>) -> Router {
+    let release = release.clone();
+    let keep = move |body: Bytes| {
+        let release = release.clone();
+        async move {
+            let _ = release.recv().await;
+            body.len().to_string()
+        }
+    };
+    Router::new().route("/keep", post(keep))
+}
+
+#[test]
+fn bodies_of_all_connections_together_stay_within_one_bound() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        const BODY: usize = 200_000;
+        let most = 3 * (HTTP_HEAD_BYTES_MAX + BODY) + HTTP_HEAD_BYTES_MAX;
+        let bounds = Bounds::new(HttpLimits { held_bytes_max: most, ..HttpLimits::default() });
+        let (release, released) = smol::channel::unbounded();
+        let serving = serve_within(&executor, &deployment, &bounds, keeping(&released));
+        let keep = |bytes: usize| {
+            let (client, url) = (client(&deployment), format!("https://{}/keep", serving.address));
+            executor.spawn(async move {
+                client.post(&url, "application/octet-stream", vec![7; bytes]).await
+            })
+        };
+        let kept: Vec<_> = (0..3).map(|_| keep(BODY)).collect();
+        let full = 3 * (HTTP_HEAD_BYTES_MAX + BODY);
+        until("three bodies are held", || bounds.held_bytes() == full).await;
+
+        match keep(BODY).await {
+            Ok(answer) => {
+                assert_eq!(answer.status, 503);
+                assert_eq!(answer.headers["retry-after"], "2");
+            }
+            // It may still be writing when the server has answered and closed.
+            Err(error) => assert!(matches!(error, HttpError::Exchange(_)), "{error}"),
+        }
+        let url = format!("https://{}/healthz", serving.address);
+        until("what was refused is given back", || bounds.held_bytes() == full).await;
+        assert_eq!(client(&deployment).get(&url).await.unwrap().status, 200, "others still may");
+
+        for _ in &kept {
+            release.send(()).await.unwrap();
+        }
+        for kept in kept {
+            assert_eq!(kept.await.unwrap().text(), BODY.to_string());
+        }
+        until("all is given back", || bounds.held_bytes() == 0).await;
+        release.send(()).await.unwrap();
+        assert_eq!(keep(BODY).await.unwrap().text(), BODY.to_string());
+    });
+}
+
+#[test]
+fn bodies_of_one_connection_have_a_bound_of_their_own() {
+    run(|executor| async move {
+        let deployment = Deployment::new(1);
+        let limits = HttpLimits {
+            connection_bytes_max: HTTP_HEAD_BYTES_MAX + 1_000,
+            ..HttpLimits::default()
+        };
+        let bounds = Bounds::new(limits);
+        let serving = serve_within(&executor, &deployment, &bounds, Router::new());
+        let url = format!("https://{}/echo", serving.address);
+        let client = client(&deployment);
+        let post = |bytes: usize| client.post(&url, "application/octet-stream", vec![7; bytes]);
+        assert_eq!(post(1_000).await.unwrap().status, 200);
+        assert_eq!(post(1_001).await.unwrap().status, 503);
+        until("all is given back", || bounds.held_bytes() == 0).await;
     });
 }
 

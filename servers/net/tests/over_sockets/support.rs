@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lapwing_net::authority::{Authority, ServedName, Usage};
@@ -84,12 +83,7 @@ impl Setup<'_> {
         let planes =
             ServerPlanes::new(&self.credentials, Some(self.deployment), self.planes).unwrap();
         let (trigger, shutdown) = shutdown::pair();
-        let context = ListenerContext {
-            executor: Arc::clone(self.executor),
-            limits: self.limits,
-            metrics: metrics.clone(),
-            shutdown,
-        };
+        let context = ListenerContext::new(self.executor, self.limits, metrics.clone(), shutdown);
         let ended = self.executor.spawn(listener.serve(planes, context, handler));
         Serving { address, metrics, registry, trigger, ended }
     }
