@@ -27,13 +27,17 @@ pub struct Platform {
     ready: Value,
 }
 
-/// The `lapwing` binary, built once for all tests of this run.
+/// The `lapwing` binary, built once for all tests of this run; or the one that `LAPWING_BINARY`
+/// names, so that a test can lead a build of another profile.
 ///
 /// # Panics
 /// When it does not build.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
+        if let Some(other) = std::env::var_os("LAPWING_BINARY") {
+            return other.into();
+        }
         // target/PROFILE/deps/this-test
         let test = std::env::current_exe().expect("a test has a file");
         let profile = test.parent().and_then(Path::parent).expect("it lies in deps");
