@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use super::case;
 use super::context::Context;
 use super::steps::{store, undecodable};
-use super::{case, in_phase};
-use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
+use crate::cases::{Case, Checked, Stop, ensure, equal};
 use crate::crypto::chain::{self, Speaker};
 use crate::crypto::tls;
 use crate::play::link::{Link, PATIENCE};
@@ -52,15 +52,11 @@ pub(super) const CASES: &[Case] = &[
         "A page has at most what was asked for; another incarnation begins at 0.",
         a_feed_is_read_by_cursor,
     ),
-    // Alone: whoever reads the feed reads all that it stores.
-    in_phase(
-        case(
-            "a_page_is_bounded",
-            &["LIM-053", "CAL-001", "CAL-010"],
-            "A page has at most 1,024 items, whatever is asked for; its parts make one reply.",
-            a_page_is_bounded,
-        ),
-        Phase::Alone,
+    case(
+        "a_page_is_bounded",
+        &["LIM-053", "CAL-001", "CAL-010"],
+        "A page has at most 1,024 items, whatever is asked for; its parts make one reply.",
+        a_page_is_bounded,
     ),
     case(
         "a_feed_waits_for_news",
