@@ -301,7 +301,7 @@ fn spl_007_the_file_that_is_open_is_never_dropped() {
 fn spl_006_one_file_that_fills_the_spool_goes_when_a_server_has_it_and_a_hole_follows() {
     for is_restarted in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let bounded = SpoolOptions { bytes_max: 20_000, ..OPTIONS };
+        let bounded = SpoolOptions { bytes_max: 20_000, ..LARGE };
         let mut spool = Spool::open(folder.path(), OWNER, bounded).unwrap();
         spool.open_log(Lane::Bulk, LOG, LogCause::First, None).unwrap();
         append(&mut spool, Sort::Keyframe, 1_000).unwrap();
