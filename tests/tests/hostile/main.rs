@@ -1,9 +1,9 @@
 //! A Detection server among hostile connections of every sort at once, over real TLS: it stays
 //! small, an honest sensor is acknowledged, and a new one still gets in.
 //!
-//! In each test run some hundreds of connections. The long form has 10,000, or as many as
-//! `LAPWING_HOSTILE` says, and holds the figures of `docs/benchmarks.md`:
-//! `cargo test --release -p lapwing-tests --test hostile -- --ignored --nocapture`
+//! Some hundreds of connections, or as many as `LAPWING_HOSTILE` says; then for a minute, and the
+//! times are held too, for the figures of `docs/benchmarks.md`:
+//! `LAPWING_HOSTILE=10000 cargo test --release -p lapwing-tests --test hostile -- --nocapture`
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod attack;
@@ -21,6 +21,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use attack::{Attack, Sort};
 
+/// Hostile connections in each test run.
+const COUNT: usize = 260;
 /// What the server may have resident, whatever is done to it.
 const RSS_BYTES_MAX: u64 = 512 << 20;
 /// Within which the honest sensor's 99th of 100 chunks is acknowledged, in milliseconds.
@@ -36,18 +38,14 @@ const RATE: u64 = 50;
 
 #[test]
 fn among_hostile_connections_the_server_stays_small_and_an_honest_sensor_is_served() {
-    let figures = run(260, 5);
+    let asked = std::env::var("LAPWING_HOSTILE").ok().and_then(|text| text.parse().ok());
+    let figures = run(asked.unwrap_or(COUNT), if asked.is_some() { 60 } else { 5 });
     assert!(figures.rss_max_bytes <= RSS_BYTES_MAX, "{figures:?}");
-}
-
-#[test]
-#[ignore = "minutes, and 12,000 open files: for the figures of docs/benchmarks.md"]
-fn ten_thousand_hostile_connections_keep_nobody_waiting() {
-    let wanted = std::env::var("LAPWING_HOSTILE").ok().and_then(|text| text.parse().ok());
-    let figures = run(wanted.unwrap_or(10_000), 60);
-    assert!(figures.rss_max_bytes <= RSS_BYTES_MAX, "{figures:?}");
-    assert!(figures.among_p99_ms < ACK_MS_MAX, "{figures:?}");
-    assert!(figures.newcomer < NEWCOMER_MAX, "{figures:?}");
+    if asked.is_some() {
+        // Times are held only where somebody asks for figures, on a machine left alone.
+        assert!(figures.among_p99_ms < ACK_MS_MAX, "{figures:?}");
+        assert!(figures.newcomer < NEWCOMER_MAX, "{figures:?}");
+    }
 }
 
 /// What was seen.
