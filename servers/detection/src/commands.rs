@@ -2,7 +2,8 @@
 //!
 //! Not here: who may issue them (console.rs) and what becomes of them (facts in the urgent lane).
 //! Invariants: a command is durable before its issuer is answered; per sensor they are in order of
-//! number; one that the sensor has accepted, or whose time is over, is deleted.
+//! number; one that the sensor has accepted, or whose time is over, is deleted; one that a backup
+//! brought back goes to no sensor that could not tell it from a new one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,13 @@ use lapwing_store::{RowStore, StoreError};
 
 /// The first byte of a command's key in the state store.
 const COMMAND: u8 = b'c';
+/// The same of a command that waited in a backup: it may have been sent since.
+const UNSURE: u8 = b'u';
+/// The key of the mark that this life of the server knows which commands are unsure. A restored
+/// server has none.
+pub(crate) const LIFE_KEY: &[u8] = b"queue-life";
+/// Commands that become unsure in one batch: each is two rows, and a batch takes some thousands.
+const UNSURE_AT_ONCE: usize = 1_024;
 /// Commands waiting for one sensor; one more is refused as busy, and its issuer keeps it.
 const COMMANDS_PER_SENSOR_MAX: usize = 64;
 /// Commands of one sensor that are sent and whose outcome has not come: as many as a sensor holds
@@ -27,26 +35,52 @@ const IN_FLIGHT_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Commands {
     state: RowStore,
-    waiting: Mutex<BTreeMap<SensorId, VecDeque<CommandPut>>>,
+    waiting: Mutex<BTreeMap<SensorId, VecDeque<Waiting>>>,
     /// Held while a command is made durable: two at once would be queued out of order.
     putting: smol::lock::Mutex<()>,
+}
+
+/// A command that waits.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    put: CommandPut,
+    /// A backup held it: it may have been sent, and run, since that was made.
+    is_unsure: bool,
+}
+
+impl Waiting {
+    fn key(&self) -> Vec<u8> {
+        let first = if self.is_unsure { UNSURE } else { COMMAND };
+        key(first, self.put.sensor, self.put.number).to_vec()
+    }
 }
 
 impl Commands {
     /// Reads what waits from the state store. Blocks.
     pub(crate) fn load(state: RowStore) -> Result<Self, StoreError> {
-        let mut waiting: BTreeMap<SensorId, VecDeque<CommandPut>> = BTreeMap::new();
-        for (_, value) in state.scan(&[COMMAND], &[COMMAND + 1])? {
-            match rows::read::<CommandPut>(&value) {
-                Ok(put) => waiting.entry(put.sensor).or_default().push_back(put),
-                Err(error) => log::error!("a stored command is not readable ({error}); skipped"),
+        let mut found = Vec::new();
+        for first in [UNSURE, COMMAND] {
+            for (_, value) in state.scan(&[first], &[first + 1])? {
+                match rows::read::<CommandPut>(&value) {
+                    Ok(put) => found.push(Waiting { put, is_unsure: first == UNSURE }),
+                    Err(error) => {
+                        log::error!("a stored command is not readable ({error}); skipped");
+                    }
+                }
             }
+        }
+        if state.get(LIFE_KEY)?.is_none() {
+            doubt(&state, &mut found)?;
+        }
+        let mut waiting: BTreeMap<SensorId, VecDeque<Waiting>> = BTreeMap::new();
+        for command in found {
+            waiting.entry(command.put.sensor).or_default().push_back(command);
         }
         let putting = smol::lock::Mutex::new(());
         Ok(Self { state, waiting: Mutex::new(waiting), putting })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, VecDeque<CommandPut>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SensorId, VecDeque<Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -72,27 +106,30 @@ impl Commands {
             let text = "too many commands wait for this sensor; try again later";
             return Err(Failure::new(Code::BUSY, text));
         }
-        let row = Row::put(key(put.sensor, put.number).to_vec(), &put);
+        let command = Waiting { put, is_unsure: false };
+        let row = Row::put(command.key(), &put);
         self.state.submit(vec![row]).map_err(failed)?.durable().await.map_err(failed)?;
-        self.lock().entry(put.sensor).or_default().push_back(put);
+        self.lock().entry(put.sensor).or_default().push_back(command);
         Ok(())
     }
 
     /// The number of the last command that waits for `sensor`.
     pub(crate) fn last(&self, sensor: SensorId) -> Option<CommandNumber> {
-        self.lock().get(&sensor)?.back().map(|put| put.number)
+        self.lock().get(&sensor)?.back().map(|command| command.put.number)
     }
 
     /// Whether the command of that number waits for `sensor`.
     pub(crate) fn is_waiting(&self, sensor: SensorId, number: CommandNumber) -> bool {
-        self.lock().get(&sensor).is_some_and(|queue| queue.iter().any(|put| put.number == number))
+        let waiting = self.lock();
+        let mut queue = waiting.get(&sensor).into_iter().flatten();
+        queue.any(|command| command.put.number == number)
     }
 
     fn is_full(&self, sensor: SensorId) -> bool {
         self.pending(sensor).len() >= COMMANDS_PER_SENSOR_MAX
     }
 
-    fn pending(&self, sensor: SensorId) -> Vec<CommandPut> {
+    fn pending(&self, sensor: SensorId) -> Vec<Waiting> {
         self.lock().get(&sensor).map(|queue| queue.iter().copied().collect()).unwrap_or_default()
     }
 
@@ -112,7 +149,8 @@ impl Commands {
             expires_after_ms: put.expires_ms.saturating_sub(now_ms),
             action: put.action,
         };
-        let in_flight = self.pending(sensor).into_iter().filter(lives).take(IN_FLIGHT_MAX);
+        let pending = self.pending(sensor).into_iter().map(|command| command.put);
+        let in_flight = pending.filter(lives).take(IN_FLIGHT_MAX);
         in_flight.filter(is_new).map(command).collect()
     }
 
@@ -125,9 +163,17 @@ impl Commands {
         is_over: impl Fn(CommandNumber) -> bool,
     ) {
         let over = |put: &CommandPut| is_over(put.number) || put.expires_ms <= now_ms;
-        let settled = self.pending(sensor).into_iter().filter(|put| over(put));
-        let removed: Vec<Row> =
-            settled.map(|put| Row::remove(key(sensor, put.number).to_vec())).collect();
+        self.delete(sensor, |command| over(&command.put)).await;
+    }
+
+    /// Deletes what may have been sent to `sensor` already, which would not know it again.
+    pub(crate) async fn forget_unsure(&self, sensor: SensorId) {
+        self.delete(sensor, |command| command.is_unsure).await;
+    }
+
+    async fn delete(&self, sensor: SensorId, is_over: impl Fn(&Waiting) -> bool) {
+        let settled = self.pending(sensor).into_iter().filter(|command| is_over(command));
+        let removed: Vec<Row> = settled.map(|command| Row::remove(command.key())).collect();
         if removed.is_empty() {
             return;
         }
@@ -138,7 +184,7 @@ impl Commands {
         match durable {
             Ok(()) => {
                 if let Some(queue) = self.lock().get_mut(&sensor) {
-                    queue.retain(|put| !over(put));
+                    queue.retain(|command| !is_over(command));
                 }
             }
             Err(error) => log::error!("cannot delete settled commands: {error}"),
@@ -150,9 +196,23 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(Code::STORE_FAILED, format!("the command could not be stored: {error}"))
 }
 
+/// What waits was in a backup: whatever was sent since that was made is not known.
+fn doubt(state: &RowStore, found: &mut [Waiting]) -> Result<(), StoreError> {
+    for commands in found.chunks_mut(UNSURE_AT_ONCE) {
+        let mut rows = Vec::new();
+        for command in commands.iter_mut().filter(|command| !command.is_unsure) {
+            rows.push(Row::remove(command.key()));
+            command.is_unsure = true;
+            rows.push(Row::put(command.key(), &command.put));
+        }
+        smol::block_on(state.submit(rows)?.durable())?;
+    }
+    smol::block_on(state.submit(vec![Row::put(LIFE_KEY.to_vec(), &())])?.durable())
+}
+
 /// Keys sort by sensor, then number.
-fn key(sensor: SensorId, number: CommandNumber) -> [u8; 33] {
-    let mut key = [COMMAND; 33];
+fn key(first: u8, sensor: SensorId, number: CommandNumber) -> [u8; 33] {
+    let mut key = [first; 33];
     key[1..17].copy_from_slice(&sensor.0);
     key[17..25].copy_from_slice(&number.issuer.to_be_bytes());
     key[25..].copy_from_slice(&number.seq.to_be_bytes());
@@ -223,7 +283,8 @@ mod tests {
             commands.put(0, put(2, 100)),
             commands.put(0, put(1, 100)),
         ));
-        let numbers: Vec<u64> = commands.pending(SENSOR).iter().map(|put| put.number.seq).collect();
+        let pending = commands.pending(SENSOR);
+        let numbers: Vec<u64> = pending.iter().map(|command| command.put.number.seq).collect();
         let stale = second.map_err(|failure| failure.code);
         assert_eq!((first, stale, numbers), (Ok(()), Err(Code::STALE_COMMAND), vec![2]));
     }

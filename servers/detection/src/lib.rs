@@ -43,8 +43,9 @@ pub use limits::SessionLimits;
 pub use server::{Addresses, Server, run};
 
 /// What a restored server makes anew, by store and key, so that whoever follows its feeds begins
-/// again.
-pub const MADE_ANEW: &[(&str, &[u8])] = &[("state", analyst::INCARNATION_KEY)];
+/// again, and no command is sent twice to a sensor that could not tell.
+pub const MADE_ANEW: &[(&str, &[u8])] =
+    &[("state", analyst::INCARNATION_KEY), ("state", commands::LIFE_KEY)];
 
 /// A complete configuration file with a comment above every key.
 pub const EXAMPLE: &str = <Config as lapwing_net::config::Config>::EXAMPLE;

@@ -28,6 +28,8 @@ use crate::watch;
 
 /// The first byte of a sensor's key in the state store.
 const SENSOR: u8 = b's';
+/// The same of the key under which is kept whether it collects.
+const COLLECTING: u8 = b'g';
 
 /// A sensor this server knows.
 #[derive(Debug)]
@@ -52,7 +54,7 @@ pub(crate) struct About {
     pub(crate) session: Option<(u64, SocketAddr)>,
     /// Last frame, milliseconds since 1970.
     pub(crate) last_seen_ms: u64,
-    /// Whether it said that it collects.
+    /// Whether it said that it collects, last of all here or before a restart.
     pub(crate) collecting: bool,
     /// Whether its spool survives.
     pub(crate) memory: Memory,
@@ -126,6 +128,11 @@ impl Member {
 }
 
 impl About {
+    /// Whether it collects, by its last word.
+    pub(crate) fn collects(&self) -> bool {
+        self.health.collecting.unwrap_or(self.collecting)
+    }
+
     /// Takes a sensor's report.
     pub(crate) fn handle_report(&mut self, now_ms: u64, report: &SensorReport<'_>) {
         told::handle_report(now_ms, (&mut self.told, &mut self.collected), report);
@@ -160,14 +167,19 @@ impl Roster {
         for (sensor, heads) in heads {
             roster.insert(sensor, heads, unknown(0));
         }
+        for (key, value) in state.scan(&[COLLECTING], &[COLLECTING + 1])? {
+            let member = sensor_of(&key).and_then(|sensor| roster.find(sensor));
+            if let (Some(member), Ok(collecting)) = (member, rows::read(&value)) {
+                member.about().collecting = collecting;
+            }
+        }
         for (sensor, watch) in watch::read_watches(state)? {
             if let Some(member) = roster.find(sensor) {
                 member.about().watch = watch;
             }
         }
         for (key, value) in state.scan(&Told::KEYS.0, &Told::KEYS.1)? {
-            let sensor = key.get(1..).and_then(|id| id.try_into().ok()).map(SensorId);
-            let member = sensor.and_then(|sensor| roster.find(sensor));
+            let member = sensor_of(&key).and_then(|sensor| roster.find(sensor));
             if let (Some(member), Ok(told)) = (member, rows::read(&value)) {
                 member.about().told = told;
             }
@@ -277,18 +289,27 @@ fn unknown(now_ms: u64) -> SensorRecord {
 
 /// The row that keeps a sensor's record.
 pub(crate) fn record_row(sensor: SensorId, record: &SensorRecord) -> Row {
-    Row::put(key(sensor).to_vec(), record)
+    Row::put(key(SENSOR, sensor).to_vec(), record)
 }
 
-fn key(sensor: SensorId) -> [u8; 17] {
-    let mut key = [SENSOR; 17];
+/// The row that keeps whether a sensor collects.
+pub(crate) fn collecting_row(sensor: SensorId, collecting: bool) -> Row {
+    Row::put(key(COLLECTING, sensor).to_vec(), &collecting)
+}
+
+fn key(first: u8, sensor: SensorId) -> [u8; 17] {
+    let mut key = [first; 17];
     key[1..].copy_from_slice(&sensor.0);
     key
 }
 
+fn sensor_of(key: &[u8]) -> Option<SensorId> {
+    key.get(1..)?.try_into().ok().map(SensorId)
+}
+
 fn read_records(state: &RowStore) -> Result<Vec<(SensorId, SensorRecord)>, StoreError> {
     let records = state.scan(&[SENSOR], &[SENSOR + 1])?.into_iter().filter_map(|(key, value)| {
-        let sensor = SensorId(key.get(1..)?.try_into().ok()?);
+        let sensor = sensor_of(&key)?;
         match rows::read(&value) {
             Ok(record) => Some((sensor, record)),
             Err(error) => {

@@ -32,7 +32,7 @@ use crate::console::{Answering, Facts, Sources};
 use crate::events::Exporter;
 use crate::follow::{Content, Followed};
 use crate::ledger::{self, Book, Scanner};
-use crate::roster::Member;
+use crate::roster::{self, Member};
 use crate::sessions::Sessions;
 
 /// The server, as its console and analyst see it.
@@ -111,6 +111,21 @@ impl Inside {
         }
     }
 
+    /// Takes what a sensor's facts say of itself; where they say that it collects or does so no
+    /// more, that is kept. Nobody waits for it: the Hello of the next session says it again.
+    fn handle_facts(&self, followed: &Followed) {
+        let Some(member) = self.sessions.roster.find(followed.sensor) else { return };
+        let before = member.about().collects();
+        self.handle_rebuilt(followed);
+        let collects = member.about().collects();
+        if collects != before {
+            let row = roster::collecting_row(followed.sensor, collects);
+            if let Err(error) = self.sessions.state.submit(vec![row]) {
+                log::error!("cannot store that sensor {} collects: {error}", followed.sensor);
+            }
+        }
+    }
+
     fn push_sensor(&self, items: &mut Vec<u8>, member: &Member) {
         let standings = member.standings();
         let about = member.about();
@@ -141,7 +156,7 @@ impl Inside {
                 peer_address: &peer_address,
                 last_seen_ms: about.last_seen_ms,
                 first_seen_ms: about.record.first_seen_ms,
-                collecting: about.health.collecting.unwrap_or(about.collecting),
+                collecting: about.collects(),
                 memory: about.memory,
                 rows: about.rows,
                 divergent: about.divergent,
@@ -267,7 +282,7 @@ impl Watcher for Inside {
 
     fn handle_followed(&self, followed: &Followed) {
         self.book.take(followed);
-        self.handle_rebuilt(followed);
+        self.handle_facts(followed);
         self.handle_outcomes(followed);
         let reason = match &followed.content {
             Content::Changes(decoded) if decoded.divergent => ResyncReason::DigestDiffers,

@@ -146,6 +146,24 @@ impl Fleet {
         rows
     }
 
+    /// This fleet was restored from a backup: an action that had no outcome then may have run
+    /// since, and would run again under this issuer's number. Ends them all. Returns the rows to
+    /// store, before the issuer is.
+    pub fn close_unsure(&mut self, unix_ms: u64) -> Vec<Row> {
+        let open: Vec<(SensorId, u64)> = self.open.iter().copied().collect();
+        let closed = open.into_iter().filter_map(|(sensor, seq)| {
+            self.change(sensor, seq, |record| {
+                record.state = ActionState::Expired;
+                record.detail = String::from(
+                    "restored from a backup without its outcome: it may have run since; order it \
+                     again where it is still wanted",
+                );
+                record.updated_ms = unix_ms;
+            })
+        });
+        closed.collect()
+    }
+
     fn check(&self, order: &Order<'_>) -> Result<(), ActRefused> {
         let author = order.author;
         let is_author =

@@ -7,13 +7,14 @@ use lapwing_protocol::code::Code;
 use lapwing_protocol::console::SensorReport;
 use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::frame::Frame;
+use lapwing_protocol::hello::Memory;
 use lapwing_protocol::message::Message;
 use lapwing_server_core::delivery::Greeting;
 use lapwing_server_core::rows::Row;
 use lapwing_store::StoreError;
 
 use super::{Link, Sessions};
-use crate::roster::{Member, record_row};
+use crate::roster::{Member, collecting_row, record_row};
 use crate::watch::{self, Findings};
 
 /// Bytes of a sensor's report; a longer one is not read.
@@ -51,7 +52,8 @@ impl Sessions {
             let found = self.findings.evidence(now_ms, of, &suspicions);
             let told = about.told.row(member.sensor);
             let watch = watch::watch_row(member.sensor, &about.watch);
-            (vec![record_row(member.sensor, &record), told, watch], found)
+            let collecting = collecting_row(member.sensor, about.collects());
+            (vec![record_row(member.sensor, &record), collecting, told, watch], found)
         };
         rows.extend(Findings::rows(&found));
         match self.write(member, (now_ms, rows), retired).await {
@@ -63,6 +65,9 @@ impl Sessions {
         let accepted = greeting.last_command;
         let is_over = |number| Some(number) <= accepted;
         self.commands.settle(now_ms, member.sensor, is_over).await;
+        if greeting.memory == Memory::RamOnly {
+            self.commands.forget_unsure(member.sensor).await;
+        }
         self.metrics.hellos.inc();
         self.changed.notify(usize::MAX);
     }

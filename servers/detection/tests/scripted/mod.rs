@@ -33,6 +33,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub(crate) struct Connection {
     stream: Box<dyn Stream>,
     held: Vec<u8>,
+    /// What it says of its memory.
+    pub(crate) memory: Memory,
 }
 
 impl Connection {
@@ -58,7 +60,7 @@ impl Connection {
 
     /// A connection over a stream that stands.
     pub(crate) fn of_stream(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        Self { stream: Box::new(stream), held: Vec::new() }
+        Self { stream: Box::new(stream), held: Vec::new(), memory: Memory::Disk }
     }
 
     /// Says Hello with `log`; whether it was greeted.
@@ -195,7 +197,7 @@ impl Connection {
             os: "Linux",
             boot: BootId([9; 16]),
             receive_bytes_max: 4_096,
-            memory: Memory::Disk,
+            memory: self.memory,
             collecting: true,
             last_command,
             logs: logs.iter().map(|log| log.head()).collect(),
@@ -292,6 +294,7 @@ impl Log {
             Field::new(command_outcome::command_seq, Value::U64(number.seq)),
             Field::new(command_outcome::outcome, Value::U64(outcome as u64)),
             Field::new(command_outcome::detail, Value::text("as asked")),
+            Field::new(command_outcome::action, Value::text("stop_collection")),
         ];
         let kind = (command_outcome::KIND, number.seq);
         self.chunk(|ops| ops.event(kind, &fields, &mut Literal).unwrap())

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use lapwing_protocol::hello::Memory;
 use lapwing_store::DiskOptions;
 use lapwing_store::transfer::{self, Life};
 
@@ -35,6 +36,63 @@ async fn incarnation(server: &Running) -> Incarnation {
 
 fn number(folder: &Path) -> u64 {
     transfer::finished(folder).unwrap().map_or(0, |(_, number)| number)
+}
+
+/// Loses the server's disk and puts the last backup in its place.
+fn restore(deployment: &Deployment) {
+    let (data, options) = (deployment.path("d1-data"), DiskOptions::default());
+    std::fs::remove_dir_all(&data).unwrap();
+    let life = Life { incarnation: [0xee; 16], forgotten: lapwing_detection::MADE_ANEW };
+    let folder = deployment.path("backup");
+    transfer::restore(&folder, &data, &options, &life, &mut |_| {}).unwrap();
+}
+
+/// CMD-004: what a backup brings back may have run since; a sensor without memory could not tell.
+#[test]
+fn a_restored_server_sends_no_command_again_to_a_sensor_without_memory() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let folder = deployment.path("backup");
+        let mut server = Running::start(&deployment, &executor, BACKED_UP).await;
+        let put = |seq| CommandPut {
+            sensor: SensorId([SENSOR; 16]),
+            number: super::number(seq),
+            expires_ms: clock::unix_ms() + 600_000,
+            action: Action::Restart,
+        };
+        let order = async |server: &Running, seq| {
+            let fleet =
+                deployment.client(&executor, (Role::Fleet, 3), Role::Detection, server.at.console);
+            call(&fleet, Method::COMMAND, &to_body(&put(seq)).unwrap()).await.unwrap();
+        };
+        let greet = async |server: &Running, urgent: &Log| {
+            let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors()).await;
+            sensor.memory = Memory::RamOnly;
+            sensor.greet(&[urgent], None).await;
+            sensor
+        };
+        until("the first backup is made", || async { (number(&folder) > 0).then_some(()) }).await;
+        order(&server, 1).await;
+        let owner = itself(&deployment, &executor, &server);
+        call(&owner, Method::BACKUP, &[]).await.unwrap();
+        until("the next holds it", || async { (number(&folder) > 1).then_some(()) }).await;
+        let urgent = Log::new(&deployment, SENSOR, Lane::Urgent, 1);
+        let mut sensor = greet(&server, &urgent).await;
+        assert_eq!(sensor.command().await.number, super::number(1));
+        drop(sensor);
+        server.kill().await;
+        restore(&deployment);
+        // A restart between does not make it sure.
+        server = Running::start(&deployment, &executor, BACKED_UP).await;
+        assert_eq!(server.last_command().await, Some(super::number(1)), "it is in the backup");
+        server.kill().await;
+        server = Running::start(&deployment, &executor, BACKED_UP).await;
+        let urgent = Log::new(&deployment, SENSOR, Lane::Urgent, 2);
+        let mut sensor = greet(&server, &urgent).await;
+        order(&server, 2).await;
+        assert_eq!(sensor.command().await.number, super::number(2), "nothing ran twice");
+        server.stop().await;
+    });
 }
 
 /// DLV-005, DLV-006, HEL-027: `safe` is what the last finished backup holds; a restored server asks
@@ -70,10 +128,7 @@ fn a_restored_server_gets_what_no_backup_held_and_holds_each_fact_once() {
         let before = incarnation(&server).await;
 
         server.kill().await;
-        std::fs::remove_dir_all(deployment.path("d1-data")).unwrap();
-        let life = Life { incarnation: [0xee; 16], forgotten: lapwing_detection::MADE_ANEW };
-        let (data, options) = (deployment.path("d1-data"), DiskOptions::default());
-        transfer::restore(&folder, &data, &options, &life, &mut |_| {}).unwrap();
+        restore(&deployment);
 
         let server = Running::start(&deployment, &executor, BACKED_UP).await;
         let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors()).await;

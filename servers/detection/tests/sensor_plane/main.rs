@@ -124,11 +124,16 @@ impl Running {
         .await
     }
 
-    /// The last command that waits, as the list of sensors says.
-    async fn last_command(&self) -> Option<CommandNumber> {
+    /// The only sensor of the list of sensors.
+    async fn sensor<T>(&self, look: impl Fn(&SensorView<'_>) -> T) -> T {
         let reply = call(&self.console, Method::SENSORS, &[]).await.unwrap();
         let sensors = Items::<SensorView<'_>>::from_bytes(&reply);
-        sensors.iter().next().unwrap().unwrap().last_command
+        look(&sensors.iter().next().unwrap().unwrap())
+    }
+
+    /// The last command that waits, as the list of sensors says.
+    async fn last_command(&self) -> Option<CommandNumber> {
+        self.sensor(|view| view.last_command).await
     }
 }
 
@@ -243,6 +248,33 @@ fn after_a_kill_what_was_acknowledged_is_there_and_the_rest_resumes() {
         sensor.send_chunk(&bulk.lookup()).await;
         sensor.ack_of(Lane::Bulk, 24).await;
         assert_eq!(server.exported().await, once_each(24));
+        server.stop().await;
+    });
+}
+
+#[test]
+fn after_a_restart_a_sensor_that_is_away_collects_as_it_last_said() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let server = Running::start(&deployment, &executor, "").await;
+        let mut urgent = Log::new(&deployment, SENSOR, Lane::Urgent, 1);
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors()).await;
+        sensor.greet(&[&urgent], None).await;
+        let state =
+            async |server: &Running| server.sensor(|view| (view.connected, view.collecting)).await;
+        assert_eq!(state(&server).await, (true, true));
+        drop(sensor);
+        server.kill().await;
+        let server = Running::start(&deployment, &executor, "").await;
+        assert_eq!(state(&server).await, (false, true), "by its Hello");
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors()).await;
+        sensor.greet(&[&urgent], None).await;
+        let chunk = urgent.outcome(number(1), Outcome::Done);
+        sensor.send_chunk(&chunk).await;
+        until("it says so", || async { (!state(&server).await.1).then_some(()) }).await;
+        server.stop().await;
+        let server = Running::start(&deployment, &executor, "").await;
+        assert_eq!(state(&server).await, (false, false), "by the outcome of a command");
         server.stop().await;
     });
 }

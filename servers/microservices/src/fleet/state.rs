@@ -45,9 +45,18 @@ impl State {
             actions: stored::load(&rows, key::ACTIONS, key::action_of)?,
             cursors: cursors.into_iter().map(|(id, record)| (ServerId(id), record)).collect(),
         };
-        let issuer = issuer(&rows)?;
+        let known = stored_issuer(&rows)?;
+        let issuer = known.unwrap_or_else(|| clock::unix_ms().max(1));
+        let mut fleet = Fleet::restore(issuer, stored);
+        if known.is_none() {
+            let unsure = fleet.close_unsure(clock::unix_ms());
+            for unsure in unsure.chunks(ROWS_AT_ONCE) {
+                store(&rows, unsure.to_vec())?;
+            }
+            store(&rows, vec![Row::put(key::ISSUER.to_vec(), &issuer)])?;
+        }
         Ok(Self {
-            fleet: Mutex::new(Fleet::restore(issuer, stored)),
+            fleet: Mutex::new(fleet),
             rows,
             counts: Counts::registered(metrics),
             links: Mutex::default(),
@@ -151,20 +160,118 @@ impl State {
     }
 }
 
-/// The issuer's incarnation: the moment its store was made, so that a store made anew, after a
-/// loss, has a higher one. It stays the same as long as the store does.
-fn issuer(rows: &RowStore) -> Result<u64, String> {
-    if let Some(value) = rows.get(key::ISSUER).map_err(|error| error.to_string())? {
-        return rows::read(&value)
-            .map_err(|error| format!("the stored issuer cannot be read: {error}"));
-    }
-    let issuer = clock::unix_ms().max(1);
-    let row = Row::put(key::ISSUER.to_vec(), &issuer);
-    let durable = rows.submit(vec![row]).map_err(|error| error.to_string())?.durable();
-    smol::block_on(durable).map_err(|error| error.to_string())?;
-    Ok(issuer)
+/// The issuer's incarnation: the moment its store was made or restored, so that each has a higher
+/// one. It stays the same as long as the store does; none where it is new.
+fn stored_issuer(rows: &RowStore) -> Result<Option<u64>, String> {
+    let value = rows.get(key::ISSUER).map_err(|error| error.to_string())?;
+    let issuer = value.map(|value| rows::read(&value)).transpose();
+    issuer.map_err(|error| format!("the stored issuer cannot be read: {error}"))
+}
+
+fn store(rows: &RowStore, batch: Vec<Row>) -> Result<(), String> {
+    let durable = rows.submit(batch).map_err(|error| error.to_string())?.durable();
+    smol::block_on(durable).map_err(|error| error.to_string())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
+mod tests {
+    use std::sync::Arc;
+
+    use lapwing_protocol::command::Action;
+    use lapwing_protocol::console::SensorView;
+    use lapwing_protocol::fleet::ActionState;
+    use lapwing_protocol::hello::Memory;
+    use lapwing_protocol::items::Items;
+    use lapwing_server_core::fleet::Order;
+    use lapwing_store::MemoryDisk;
+
+    use super::*;
+
+    const SENSOR: SensorId = SensorId([1; 16]);
+
+    fn open(disk: &MemoryDisk) -> (State, RowStore) {
+        let rows = RowStore::over(Arc::new(disk.open().unwrap())).unwrap();
+        (State::open(rows.clone(), &Metrics::default()).unwrap(), rows)
+    }
+
+    fn view() -> SensorView<'static> {
+        SensorView {
+            sensor: SENSOR,
+            name: "machine",
+            os: "Linux",
+            agent: "lapwing-sensor 0.1.0",
+            connected: true,
+            session_epoch: 1,
+            peer_address: "127.0.0.1:5",
+            last_seen_ms: 1_000,
+            first_seen_ms: 500,
+            collecting: true,
+            memory: Memory::Disk,
+            rows: 0,
+            divergent: false,
+            health: Items::EMPTY,
+            heads: Items::EMPTY,
+            last_command: None,
+        }
+    }
+
+    fn act(state: &State) -> u64 {
+        let sensors = [SENSOR].into_iter().collect();
+        let order =
+            Order { sensors, action: Action::StopCollection, expires_after_ms: 0, author: "admin" };
+        let now_ms = clock::unix_ms();
+        let (batch, committing) = state
+            .change(|fleet| {
+                let acted = fleet.act(now_ms, &order).unwrap();
+                (acted.batch, acted.rows)
+            })
+            .unwrap();
+        smol::block_on(committing.durable()).unwrap();
+        state.touch(|fleet| fleet.handle_durable(batch));
+        batch
+    }
+
+    fn put(state: &State) -> Option<(u64, u64)> {
+        let put = state.touch(|fleet| fleet.poll_put(1, clock::unix_ms()))?;
+        Some((put.command.number.issuer, put.command.number.seq))
+    }
+
+    /// CMD-001, CMD-002: a backup from before a command was carried out does not repeat it under
+    /// the number of a later life.
+    #[test]
+    fn what_was_open_in_a_backup_is_not_put_again_by_the_restored() {
+        let disk = MemoryDisk::new("fleet");
+        let (state, rows) = open(&disk);
+        let server = ServerId([9; 16]);
+        let seen = state.change_many(|fleet| {
+            ((), fleet.handle_sensors(0, server, "d1", [view()].into_iter()).0)
+        });
+        smol::block_on(seen).unwrap();
+        let batch = act(&state);
+        let issuer = state.look(Fleet::issuer);
+        drop((state, rows));
+        let (state, rows) = open(&disk);
+        assert_eq!(put(&state), Some((issuer, 1)), "a restart goes on");
+        // As `lapwing restore` does.
+        store(&rows, vec![Row::remove(key::ISSUER.to_vec())]).unwrap();
+        drop((state, rows));
+        for _ in 0..2 {
+            let (state, _) = open(&disk);
+            assert_eq!(put(&state), None);
+            state.look(|fleet| {
+                let result = fleet.results(batch).unwrap().next().unwrap();
+                assert_eq!(result.state, ActionState::Expired);
+                assert!(result.detail.contains("may have run"), "{}", result.detail);
+            });
+        }
+        let (state, _) = open(&disk);
+        act(&state);
+        let (later, seq) = put(&state).unwrap();
+        assert!(later >= issuer && seq == 2, "{later} {seq}");
+    }
 }
