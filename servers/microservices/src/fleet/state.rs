@@ -178,7 +178,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test ends where a value is missing")]
 mod tests {
     use std::sync::Arc;
 
