@@ -72,11 +72,17 @@ fn a_restored_server_sends_no_command_again_to_a_sensor_without_memory() {
             sensor
         };
         until("the first backup is made", || async { (number(&folder) > 0).then_some(()) }).await;
+        // It was here once, and is away while it is ordered.
+        let urgent = Log::new(&deployment, SENSOR, Lane::Urgent, 1);
+        drop(greet(&server, &urgent).await);
+        until("it is away", || async {
+            (!server.sensor(|view| view.connected).await).then_some(())
+        })
+        .await;
         order(&server, 1).await;
         let owner = itself(&deployment, &executor, &server);
         call(&owner, Method::BACKUP, &[]).await.unwrap();
         until("the next holds it", || async { (number(&folder) > 1).then_some(()) }).await;
-        let urgent = Log::new(&deployment, SENSOR, Lane::Urgent, 1);
         let mut sensor = greet(&server, &urgent).await;
         assert_eq!(sensor.command().await.number, super::number(1));
         drop(sensor);
