@@ -123,11 +123,12 @@ impl Follower {
         let next = CursorRecord { incarnation: Some(page.incarnation), cursor: page.next_cursor };
         let changed = self.state.change(|fleet| {
             let judged = fleet.handle_outcomes(server, next, outcomes.into_iter());
-            ((judged.closed, judged.ignored), judged.rows)
+            // Under the fleet's lock: whoever sees an action closed sees it counted.
+            self.state.counts.judged(judged.closed, judged.ignored);
+            ((), judged.rows)
         });
-        let ((closed, ignored), committing) = changed.map_err(|error| error.to_string())?;
+        let ((), committing) = changed.map_err(|error| error.to_string())?;
         committing.durable().await.map_err(|error| error.to_string())?;
-        self.state.counts.judged(closed, ignored);
         if is_empty && page.at_end && next.incarnation == cursor.incarnation {
             // A server that does not hold the question must not be asked without a pause.
             Timer::after(Duration::from_millis(50)).await;
