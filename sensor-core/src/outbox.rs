@@ -79,7 +79,7 @@ pub(crate) struct Outbox<'a> {
     /// The first chunk that was not sent in this session, and so may be dropped first.
     pub(crate) unsent_seq: u64,
     /// How many of the last chunks of `current` no server can have from here. Of what was made
-    /// before this start nobody knows whether it was sent.
+    /// before this start only the shell knows, and where it does not, all may have been sent.
     never_sent: u32,
     /// Facts dropped because memory was full.
     pub(crate) facts_dropped: u64,
@@ -188,9 +188,22 @@ impl<'a> Outbox<'a> {
         }
     }
 
+    /// The last chunk of `current` that some server may have from here.
+    pub(crate) fn sent_seq(&self) -> u64 {
+        self.current.made.seq.saturating_sub(self.never_sent.into())
+    }
+
+    /// Earlier starts sent nothing of `log` behind `seq`.
+    pub(crate) fn note_sent_before(&mut self, log: LogId, seq: u64) {
+        if self.current.log == log {
+            let left = self.current.made.seq.saturating_sub(seq);
+            self.never_sent = u32::try_from(left).unwrap_or(u32::MAX);
+        }
+    }
+
     /// Whether some server may have the chunk `seq` of the log that is sent from here.
     pub(crate) fn may_be_sent(&self, seq: u64) -> bool {
-        self.tail.is_some() || seq.saturating_add(self.never_sent.into()) <= self.current.made.seq
+        self.tail.is_some() || seq <= self.sent_seq()
     }
 
     /// Whether two more of the largest chunks find room without one being lost.

@@ -313,6 +313,20 @@ impl<'a> Sensor<'a> {
         self.engine.session.outboxes[lane.index()].note_continued(log, index);
     }
 
+    /// Earlier starts sent nothing of `log`, the lane's current one, behind its chunk `seq`: what
+    /// [`Self::sent_seq`] said when the last of them stopped. A server that is further in a hole
+    /// has another branch (HEL-038). Not said where that is not known, as after an unclean stop.
+    pub fn note_sent(&mut self, lane: Lane, log: LogId, seq: u64) {
+        self.engine.session.outboxes[lane.index()].note_sent_before(log, seq);
+    }
+
+    /// The last chunk of the lane's current log that some server may have from here, for the next
+    /// start.
+    #[must_use]
+    pub fn sent_seq(&self, lane: Lane) -> u64 {
+        self.engine.session.outboxes[lane.index()].sent_seq()
+    }
+
     /// An older log of `lane` goes first, at a start or after [`Event::LogDrained`]; `None`: there
     /// is none left.
     pub fn handle_tail(&mut self, lane: Lane, tail: Option<LogPositions>) {

@@ -220,6 +220,54 @@ fn hel_024_a_server_in_a_hole_of_what_was_never_sent_is_of_another_branch() {
     assert_eq!(told_lost(&peer), [lost(101)]);
 }
 
+/// Seed 81020 of the simulator: what the image made before the hole was taken for stored.
+#[test]
+fn hel_024_what_was_never_sent_is_known_over_a_stop_in_good_order() {
+    for is_known in [true, false] {
+        let mut peer = Peer::new(0xa);
+        let mut owned = Owned::new(&SMALL);
+        let mut rig = Rig::new(Memory::Disk, owned.storage());
+        rig.lookups(5);
+        rig.settle(&mut peer);
+        let sent_seq = rig.sensor.sent_seq(Lane::Bulk);
+        assert_eq!(sent_seq, rig.sensor.positions(Lane::Bulk).made.seq);
+        let (logs, shell) = rig.image();
+        rig.lookups(6);
+        rig.settle(&mut peer);
+        rig.cut();
+
+        // The image ran on without a server; its disk took three chunks and refused the next.
+        let mut owned = Owned::new(&SMALL);
+        let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+        rig.sensor.note_sent(Lane::Bulk, BULK_LOG, sent_seq);
+        rig.lookups(10);
+        let made = rig.sensor.positions(Lane::Bulk).made;
+        assert!(sent_seq + 4 < peer.heads[&BULK].next_seq && peer.heads[&BULK].next_seq < made.seq);
+        let now = at(rig.ms);
+        let hole = sent_seq + 4..=made.seq;
+        let hole = rig.shell.drop_run(&mut rig.sensor, now, BULK, hole);
+        assert_eq!(rig.sensor.sent_seq(Lane::Bulk), sent_seq);
+
+        // It stopped in good order, and started again.
+        let (logs, shell) = rig.image();
+        let mut owned = Owned::new(&SMALL);
+        let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 90_000);
+        if is_known {
+            rig.sensor.note_sent(Lane::Bulk, BULK_LOG, sent_seq);
+        }
+        rig.sensor.handle_hole(at(rig.ms), Lane::Bulk, hole);
+        rig.lookups(1);
+        rig.settle(&mut peer);
+        let new = rig.sensor.positions(Lane::Bulk);
+        let told = told_lost(&peer);
+        if is_known {
+            assert_eq!((new.cause, &told[..]), (LogCause::Forked, &[lost(11)][..]));
+        } else {
+            assert_eq!((new.cause, told.len()), (LogCause::First, 0), "the server's word is taken");
+        }
+    }
+}
+
 #[test]
 fn hel_024_a_branch_that_ran_on_goes_on_in_a_new_log_and_what_nobody_has_is_told() {
     // The image is of the last acknowledged place, or of an earlier one.

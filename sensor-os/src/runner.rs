@@ -397,6 +397,9 @@ impl Runner<'_> {
         self.is_news = true;
         self.trouble = "the sensor was stopped".into();
         self.tell_status(now);
+        for lane in Lane::BY_URGENCY {
+            self.spool.note_sent(lane, self.sensor.sent_seq(lane));
+        }
         self.spool.close()?;
         Ok(ended)
     }

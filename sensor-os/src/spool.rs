@@ -100,8 +100,8 @@ pub struct Spool {
     age: Age,
 }
 
-/// The mark of a clean stop: the log and last chunk of each lane.
-type CleanMark = Vec<(Lane, LogId, u64)>;
+/// The mark of a clean stop: the log of each lane, its last chunk, and the last that was sent.
+type CleanMark = Vec<(Lane, LogId, u64, u64)>;
 
 /// What is told of the last run to the next: the file `run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,15 +246,21 @@ impl Spool {
     /// Goes on with the newest log of a lane after a clean stop; else it stays an old one.
     fn take_over(&mut self, lane: Lane, mark: Option<&CleanMark>) -> Result<(), SpoolError> {
         let logs = &mut self.lanes[lane.index()];
-        let is_clean = |log: &LogFolder| {
-            let marked = (lane, log.log, log.made.seq);
-            !log.is_torn && mark.is_some_and(|mark| mark.contains(&marked))
+        let clean_mark = |log: &LogFolder| {
+            let is_it = |(of, id, made_seq, _): &&(Lane, LogId, u64, u64)| {
+                (*of, *id, *made_seq) == (lane, log.log, log.made.seq)
+            };
+            mark.filter(|_| !log.is_torn)?.iter().find(is_it)
         };
         match logs.old.back() {
             None => {}
-            Some(newest) if is_clean(newest) || cfg!(mutant = "log_reused") => {
+            Some(newest) if clean_mark(newest).is_some() || cfg!(mutant = "log_reused") => {
+                let sent_seq = clean_mark(newest).map(|(.., sent_seq)| *sent_seq);
                 logs.current = logs.old.pop_back();
-                logs.current.as_mut().map_or(Ok(()), LogFolder::go_on)?;
+                if let Some(current) = &mut logs.current {
+                    current.sent_seq = sent_seq;
+                    current.go_on()?;
+                }
             }
             Some(_) => self.was_clean = false,
         }
@@ -422,7 +428,10 @@ impl Spool {
         self.save_progress()?;
         self.save_age()?;
         let current = self.lanes.iter().filter_map(|logs| logs.current.as_ref());
-        let mark: CleanMark = current.map(|log| (log.lane, log.log, log.made.seq)).collect();
+        // Where nobody said how far was sent, all may have been.
+        let sent_seq = |log: &LogFolder| log.sent_seq.unwrap_or(log.made.seq);
+        let marked = |log: &LogFolder| (log.lane, log.log, log.made.seq, sent_seq(log));
+        let mark: CleanMark = current.map(marked).collect();
         let path = self.folder.join("clean");
         record::encode(&mark)
             .and_then(|bytes| self.disk.replace(&path, &bytes, Durability::PowerCut))

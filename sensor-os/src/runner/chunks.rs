@@ -44,11 +44,14 @@ pub(super) fn core_hole(log: LogId, hole: &StoredHole) -> Hole {
     Hole { log, from_seq, to_seq, next_index, chain, cause }
 }
 
-/// What earlier runs know of a log: who stored what of it, its holes, and where a start went on
-/// with it.
+/// What earlier runs know of a log: who stored what of it, its holes, where a start went on with it
+/// and how far it was sent.
 pub(super) fn remind(sensor: &mut Sensor<'_>, now: Now, spool: &Spool, (lane, log): (Lane, LogId)) {
     if let Some(index) = spool.continued_index(lane, log) {
         sensor.note_continued(lane, log, index);
+    }
+    if let Some(seq) = spool.sent_seq(lane, log) {
+        sensor.note_sent(lane, log, seq);
     }
     for range in spool.stored(lane, log) {
         sensor.note_stored(lane, Stored { log, range });

@@ -84,6 +84,8 @@ pub(super) struct LogFolder {
     pub(super) is_nameless: bool,
     /// The index of the first fact since a start went on with it, since it was last acknowledged.
     pub(super) continued_index: Option<u64>,
+    /// The last chunk that was sent, as far as a stop in good order said.
+    pub(super) sent_seq: Option<u64>,
     writer: Option<Writer>,
     cursor: Option<Cursor>,
 }
@@ -159,6 +161,7 @@ impl LogFolder {
             is_torn: false,
             is_nameless: false,
             continued_index: None,
+            sent_seq: None,
             writer: None,
             cursor: None,
         })
@@ -202,6 +205,7 @@ impl LogFolder {
             is_torn: end != End::Whole || files.is_cut,
             is_nameless: origin.is_none(),
             continued_index,
+            sent_seq: None,
             writer: None,
             cursor: None,
         };

@@ -167,6 +167,20 @@ impl Spool {
         self.lanes[lane.index()].all().find(|known| known.log == log)?.continued_index
     }
 
+    /// The last chunk of a log that earlier starts sent, as the stop before this start said it;
+    /// none where that is not known.
+    #[must_use]
+    pub fn sent_seq(&self, lane: Lane, log: LogId) -> Option<u64> {
+        self.lanes[lane.index()].all().find(|known| known.log == log)?.sent_seq
+    }
+
+    /// Nothing behind `seq` of the current log was sent: for the mark of a stop in good order.
+    pub fn note_sent(&mut self, lane: Lane, seq: u64) {
+        if let Some(current) = &mut self.lanes[lane.index()].current {
+            current.sent_seq = Some(seq);
+        }
+    }
+
     /// What servers stored of a log, oldest first.
     #[must_use]
     pub fn stored(&self, lane: Lane, log: LogId) -> Vec<StoredRange> {

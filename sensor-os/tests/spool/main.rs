@@ -165,6 +165,26 @@ fn hel_023_a_log_says_where_a_start_went_on_with_it_since_it_was_acknowledged() 
 }
 
 #[test]
+fn hel_038_a_stop_in_good_order_says_how_far_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    let sent = |spool: &Spool| spool.sent_seq(Lane::Bulk, LOG);
+    fill(&mut spool, 5, 100);
+    let made_seq = spool.current(Lane::Bulk).unwrap().made.seq;
+    assert_eq!(sent(&spool), None);
+    spool.close().unwrap();
+    let mut spool = open(folder.path());
+    assert_eq!(sent(&spool), Some(made_seq), "nobody said, so all may have been");
+    spool.note_sent(Lane::Bulk, 3);
+    spool.close().unwrap();
+    let mut spool = open(folder.path());
+    assert_eq!(sent(&spool), Some(3));
+    append(&mut spool, Sort::Delta, 100).unwrap();
+    drop(spool);
+    assert_eq!(sent(&open(folder.path())), None, "it was not stopped");
+}
+
+#[test]
 fn spl_003_after_an_unclean_start_the_old_log_is_sent_and_never_appended_to() {
     let folder = tempfile::tempdir().unwrap();
     let mut spool = open_first(folder.path());

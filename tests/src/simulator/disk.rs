@@ -80,7 +80,9 @@ pub(crate) struct Disk {
     pub(crate) lanes: [Vec<Log>; 2],
     /// Whether the last log of each lane is appended to.
     is_current: [bool; 2],
-    clean: Option<Vec<(Lane, LogId, u64)>>,
+    clean: Option<Vec<(Lane, LogId, u64, u64)>>,
+    /// How far the log of each lane was sent, as the last clean stop said.
+    pub(crate) sent_seq: [Option<u64>; 2],
     pub(crate) notes: Notes,
     pub(crate) bytes_max: u64,
     pub(crate) sync: Sync,
@@ -100,6 +102,7 @@ impl Disk {
             lanes: Default::default(),
             is_current: [false; 2],
             clean: None,
+            sent_seq: [None; 2],
             notes: Notes::default(),
             bytes_max,
             sync,
@@ -123,8 +126,10 @@ impl Disk {
             logs.iter_mut().for_each(Log::reopen);
             // The mark is compared with what is found.
             let newest = logs.last().map(|log| (lane, log.id, log.made.seq));
-            let is_clean = newest
-                .is_some_and(|newest| mark.as_ref().is_some_and(|mark| mark.contains(&newest)));
+            let mut marked = mark.iter().flatten();
+            let marked = marked.find(|(lane, log, made, _)| newest == Some((*lane, *log, *made)));
+            let is_clean = marked.is_some();
+            self.sent_seq[lane.index()] = marked.map(|(.., sent_seq)| *sent_seq);
             self.is_current[lane.index()] = is_clean;
             let keep = logs.len().saturating_sub(1);
             let mut at = 0;
@@ -142,12 +147,14 @@ impl Disk {
         })
     }
 
-    /// The process stops in good order; `Err` when the disk refused and the mark is not there.
-    pub(crate) fn close(&mut self) -> Result<(), Refused> {
+    /// The process stops in good order, having sent each lane's log so far; `Err` when the disk
+    /// refused and the mark is not there.
+    pub(crate) fn close(&mut self, sent_seq: [u64; 2]) -> Result<(), Refused> {
         self.sync_files()?;
         self.save_progress()?;
         let current = Lane::BY_URGENCY.into_iter().filter_map(|lane| self.current(lane));
-        self.clean = Some(current.map(|log| (log.lane, log.id, log.made.seq)).collect());
+        let mark = |log: &Log| (log.lane, log.id, log.made.seq, sent_seq[log.lane.index()]);
+        self.clean = Some(current.map(mark).collect());
         Ok(())
     }
 

@@ -263,6 +263,9 @@ impl<'m> SensorMachine<'m> {
 
     /// What earlier runs know of a log.
     fn remind(&self, sensor: &mut Sensor<'m>, now: Now, (lane, log): (Lane, LogId)) {
+        if let Some(seq) = self.disk.sent_seq[lane.index()] {
+            sensor.note_sent(lane, log, seq);
+        }
         let (stored, holes) = self.disk.known_of(lane, log);
         for stored in stored {
             sensor.note_stored(lane, stored);
@@ -292,7 +295,9 @@ impl<'m> SensorMachine<'m> {
             sensor.handle_disconnected(now);
         }
         self.spool_chunks(now);
-        if self.kept == Kept::RamOnly || self.disk.close().is_err() {
+        let sent_seq = [Lane::Bulk, Lane::Urgent]
+            .map(|lane| self.life.as_ref().map_or(u64::MAX, |life| life.sent_seq(lane)));
+        if self.kept == Kept::RamOnly || self.disk.close(sent_seq).is_err() {
             self.disk.handle_killed();
         }
         self.end_life(Excuse::Killed);
