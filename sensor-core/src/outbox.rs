@@ -81,6 +81,10 @@ pub(crate) struct Outbox<'a> {
     /// How many of the last chunks of `current` no server can have from here. Of what was made
     /// before this start only the shell knows, and where it does not, all may have been sent.
     never_sent: u32,
+    /// To whom chunks last went (four bytes of its id, for memory's sake), and how many of the last
+    /// ones no other server can have.
+    sent_to: u32,
+    never_sent_elsewhere: u32,
     /// Facts dropped because memory was full.
     pub(crate) facts_dropped: u64,
     pub(crate) chunks_made: u64,
@@ -110,6 +114,8 @@ impl<'a> Outbox<'a> {
             stored: Lent::new(stored),
             unsent_seq: current.acked.seq + 1,
             never_sent: 0,
+            sent_to: 0,
+            never_sent_elsewhere: 0,
             facts_dropped: 0,
             chunks_made: 0,
             bytes_made: 0,
@@ -179,10 +185,16 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Everything before `cursor` of the log that is sent went out.
-    pub(crate) fn note_sent(&mut self, cursor: u64) {
+    /// Everything before `cursor` of the log that is sent went out, to `server` where it takes it.
+    pub(crate) fn note_sent(&mut self, server: Option<ServerId>, cursor: u64) {
         self.unsent_seq = cursor;
-        if self.tail.is_none() {
+        if self.tail.is_none()
+            && let Some(server) = server
+        {
+            if self.sent_to != short(server) {
+                self.sent_to = short(server);
+                self.never_sent_elsewhere = self.never_sent;
+            }
             let left = (self.current.made.seq + 1).saturating_sub(cursor);
             self.never_sent = self.never_sent.min(u32::try_from(left).unwrap_or(u32::MAX));
         }
@@ -198,12 +210,15 @@ impl<'a> Outbox<'a> {
         if self.current.log == log {
             let left = self.current.made.seq.saturating_sub(seq);
             self.never_sent = u32::try_from(left).unwrap_or(u32::MAX);
+            self.never_sent_elsewhere = self.never_sent;
         }
     }
 
-    /// Whether some server may have the chunk `seq` of the log that is sent from here.
-    pub(crate) fn may_be_sent(&self, seq: u64) -> bool {
-        self.tail.is_some() || seq <= self.sent_seq()
+    /// Whether `server` may have the chunk `seq` of the log that is sent from here.
+    pub(crate) fn may_be_sent(&self, server: ServerId, seq: u64) -> bool {
+        let is_last = self.sent_to == short(server);
+        let never = if is_last { self.never_sent } else { self.never_sent_elsewhere };
+        self.tail.is_some() || seq <= self.current.made.seq.saturating_sub(never.into())
     }
 
     /// Whether two more of the largest chunks find room without one being lost.
@@ -219,6 +234,7 @@ impl<'a> Outbox<'a> {
         let chain = self.current.made.chain.next(chunk.get(body_at..).unwrap_or_default());
         self.current.made = Position { seq, next_index, chain };
         self.never_sent = self.never_sent.saturating_add(1);
+        self.never_sent_elsewhere = self.never_sent_elsewhere.saturating_add(1);
         self.chunks_made += 1;
         self.bytes_made += chunk.len() as u64;
         while !self.window.push(seq, chain, chunk) {
@@ -416,9 +432,14 @@ impl<'a> Outbox<'a> {
         self.unspooled_bytes = 0;
         self.started_index = log.made.next_index;
         self.unsent_seq = 1;
-        self.never_sent = 0;
+        (self.never_sent, self.never_sent_elsewhere) = (0, 0);
         lost
     }
+}
+
+fn short(server: ServerId) -> u32 {
+    let [a, b, c, d, ..] = server.0;
+    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

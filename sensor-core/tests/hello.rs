@@ -268,6 +268,48 @@ fn hel_024_what_was_never_sent_is_known_over_a_stop_in_good_order() {
     }
 }
 
+/// Seed 173390 of the simulator: what went to one server was taken for what another one has.
+#[test]
+fn hel_024_what_went_to_another_server_is_not_what_this_one_has() {
+    let (mut peer, mut other) = (Peer::new(0xa), Peer::new(0xb));
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::new(Memory::Disk, owned.storage());
+    rig.lookups(5);
+    rig.settle(&mut peer);
+    let sent_seq = rig.sensor.sent_seq(Lane::Bulk);
+    let (logs, shell) = rig.image();
+    rig.lookups(6);
+    rig.settle(&mut peer);
+    rig.cut();
+
+    // The image ran on: its disk refused some, and the rest went to a server that said nothing.
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 50_000);
+    other.heads = peer.heads.clone();
+    let head = other.heads.get_mut(&BULK).unwrap();
+    (head.next_seq, head.next_index, head.chain) =
+        (logs[0].made.seq + 1, logs[0].made.next_index, logs[0].made.chain);
+    other.is_silent = true;
+    rig.lookups(10);
+    let made = rig.sensor.positions(Lane::Bulk).made;
+    assert!(sent_seq + 4 < peer.heads[&BULK].next_seq && peer.heads[&BULK].next_seq < made.seq);
+    let now = at(rig.ms);
+    let hole = rig.shell.drop_run(&mut rig.sensor, now, BULK, sent_seq + 4..=made.seq);
+    // Memory may not hold what was dropped.
+    let (logs, shell) = rig.image();
+    let mut owned = Owned::new(&SMALL);
+    let mut rig = Rig::over(Memory::Disk, owned.storage(), logs, shell, 90_000);
+    rig.sensor.note_sent(Lane::Bulk, BULK_LOG, sent_seq);
+    rig.sensor.handle_hole(at(rig.ms), Lane::Bulk, hole);
+    rig.settle(&mut other);
+    assert_eq!(rig.sensor.sent_seq(Lane::Bulk), made.seq, "three chunks and a Jump");
+    rig.reconnect(&mut peer);
+    rig.lookups(1);
+    rig.settle(&mut peer);
+    let new = rig.sensor.positions(Lane::Bulk);
+    assert_eq!((new.cause, told_lost(&peer)), (LogCause::Forked, vec![lost(10)]));
+}
+
 #[test]
 fn hel_024_a_branch_that_ran_on_goes_on_in_a_new_log_and_what_nobody_has_is_told() {
     // The image is of the last acknowledged place, or of an earlier one.

@@ -177,7 +177,8 @@ impl Session<'_> {
         let begins = self.outboxes[index].first_index_of(&hole);
         let is_of_it = hole.next_index.is_none_or(|end| next_index <= end)
             && begins.is_none_or(|begins| begins <= next_index);
-        let is_mine = is_of_it && self.outboxes[index].may_be_sent(seq);
+        let server = self.server()?;
+        let is_mine = is_of_it && self.outboxes[index].may_be_sent(server, seq);
         (is_inside && is_mine).then_some(base_of(grant))
     }
 

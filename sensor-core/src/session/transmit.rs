@@ -70,7 +70,9 @@ impl Session<'_> {
             }
             Next::Chunk(seq) => self.transmit_chunk(now, lane, seq, buffer)?,
         };
-        self.outboxes[index].note_sent(self.links[index].cursor());
+        let link = &self.links[index];
+        let server = self.server().filter(|_| link.is_granted());
+        self.outboxes[index].note_sent(server, link.cursor());
         Ok(length)
     }
 
