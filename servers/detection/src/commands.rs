@@ -100,7 +100,7 @@ impl Commands {
             }
         }
         if self.is_full(put.sensor) {
-            self.settle(now_ms, put.sensor, |_| false).await;
+            self.settle(now_ms, put.sensor, |_| false).await.map_err(failed)?;
         }
         if self.is_full(put.sensor) {
             let text = "too many commands wait for this sensor; try again later";
@@ -156,39 +156,42 @@ impl Commands {
 
     /// Deletes what is over by its number, since the sensor accepted it or told its outcome, and
     /// what expired.
+    ///
+    /// # Errors
+    /// It is not durable that they are deleted: they wait on.
     pub(crate) async fn settle(
         &self,
         now_ms: u64,
         sensor: SensorId,
         is_over: impl Fn(CommandNumber) -> bool,
-    ) {
+    ) -> Result<(), StoreError> {
         let over = |put: &CommandPut| is_over(put.number) || put.expires_ms <= now_ms;
-        self.delete(sensor, |command| over(&command.put)).await;
+        self.delete(sensor, |command| over(&command.put)).await
     }
 
     /// Deletes what may have been sent to `sensor` already, which would not know it again.
-    pub(crate) async fn forget_unsure(&self, sensor: SensorId) {
-        self.delete(sensor, |command| command.is_unsure).await;
+    ///
+    /// # Errors
+    /// It is not durable that they are deleted.
+    pub(crate) async fn forget_unsure(&self, sensor: SensorId) -> Result<(), StoreError> {
+        self.delete(sensor, |command| command.is_unsure).await
     }
 
-    async fn delete(&self, sensor: SensorId, is_over: impl Fn(&Waiting) -> bool) {
+    async fn delete(
+        &self,
+        sensor: SensorId,
+        is_over: impl Fn(&Waiting) -> bool,
+    ) -> Result<(), StoreError> {
         let settled = self.pending(sensor).into_iter().filter(|command| is_over(command));
         let removed: Vec<Row> = settled.map(|command| Row::remove(command.key())).collect();
         if removed.is_empty() {
-            return;
+            return Ok(());
         }
-        let durable = match self.state.submit(removed) {
-            Ok(committing) => committing.durable().await,
-            Err(error) => Err(error),
-        };
-        match durable {
-            Ok(()) => {
-                if let Some(queue) = self.lock().get_mut(&sensor) {
-                    queue.retain(|command| !is_over(command));
-                }
-            }
-            Err(error) => log::error!("cannot delete settled commands: {error}"),
+        self.state.submit(removed)?.durable().await?;
+        if let Some(queue) = self.lock().get_mut(&sensor) {
+            queue.retain(|command| !is_over(command));
         }
+        Ok(())
     }
 }
 
@@ -253,8 +256,21 @@ mod tests {
             }
             assert_eq!(due(&commands, 0, 0), [1, 2, 3, 4]);
             assert_eq!(due(&commands, 0, 4), Vec::<u64>::new());
-            commands.settle(0, SENSOR, |number| number.seq == 2).await;
+            commands.settle(0, SENSOR, |number| number.seq == 2).await.unwrap();
             assert_eq!(due(&commands, 0, 4), [5]);
+        });
+    }
+
+    /// CMD-004: a sensor without memory gets a command only after the queue forgot it.
+    #[test]
+    fn what_could_not_be_deleted_durably_is_said_and_waits_on() {
+        let disk = MemoryDisk::new("commands");
+        let commands = commands(&disk);
+        smol::block_on(async {
+            commands.put(0, put(1, 100)).await.unwrap();
+            disk.fail_next_sync();
+            commands.settle(0, SENSOR, |_| true).await.unwrap_err();
+            assert_eq!(due(&commands, 0, 0), [1]);
         });
     }
 

@@ -27,8 +27,8 @@ use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX}
 use lapwing_server_core::delivery::{
     Entry, EntryKind, Offerings, PeerFault, Rest, Session, SessionEvent,
 };
-use lapwing_store::RowStore;
 use lapwing_store::journal::Journal;
+use lapwing_store::{RowStore, StoreError};
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -87,6 +87,12 @@ enum Wake {
     Woken,
     Time,
     Shutdown,
+}
+
+/// What a store that fails means for the session: it ends.
+fn store_failed(sensor: SensorId, error: &StoreError) -> End {
+    log::error!("what is known of sensor {sensor} cannot be stored: {error}");
+    End::StoreFailed
 }
 
 impl Sessions {
@@ -225,8 +231,11 @@ impl Link<'_> {
             // Listening begins before sending, so that nothing that comes between is missed.
             let member = Arc::clone(&self.member);
             let woken = member.wake.listen();
-            self.settle().await;
-            if let Err(end) = self.send_due(stream).await {
+            let sent = match self.settle().await {
+                Ok(()) => self.send_due(stream).await,
+                Err(end) => Err(end),
+            };
+            if let Err(end) = sent {
                 return end;
             }
             let wake = {
@@ -293,12 +302,15 @@ impl Link<'_> {
     }
 
     /// Deletes the commands whose outcome came.
-    async fn settle(&self) {
+    async fn settle(&self) -> Result<(), End> {
         let outcomes = std::mem::take(&mut self.member.about().outcomes);
-        if !outcomes.is_empty() {
-            let is_over = |number| outcomes.contains(&number);
-            self.shared.commands.settle(clock::unix_ms(), self.member.sensor, is_over).await;
+        if outcomes.is_empty() {
+            return Ok(());
         }
+        let is_over = |number| outcomes.contains(&number);
+        let sensor = self.member.sensor;
+        let settled = self.shared.commands.settle(clock::unix_ms(), sensor, is_over).await;
+        settled.map_err(|error| store_failed(sensor, &error))
     }
 
     async fn handle_frames(&mut self, deframer: &mut Deframer<'_>) -> Result<(), End> {
@@ -323,7 +335,9 @@ impl Link<'_> {
             match event {
                 None => {}
                 Some(SessionEvent::Greeted(greeting)) => {
-                    self.shared.greet(&self.member, &greeting).await;
+                    let greeted = self.shared.greet(&self.member, &greeting).await;
+                    // Not answered: what the answer rests on is not durable.
+                    greeted.map_err(|error| store_failed(member.sensor, &error))?;
                     self.shared.sharing.join(&member, self.session.epoch());
                     deframer.limit_frames(RECEIVE_BYTES);
                     self.sent = greeting.last_command;
@@ -367,17 +381,19 @@ impl Link<'_> {
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a
     /// command that comes again, so for it the queue forgets them first: at most once, whatever
     /// happens.
-    async fn send_commands(&mut self) {
+    async fn send_commands(&mut self) -> Result<(), End> {
         let (sensor, now_ms) = (self.member.sensor, clock::unix_ms());
         let due = self.shared.commands.due(now_ms, sensor, self.sent);
-        let Some(last) = due.last().map(|command| command.number) else { return };
+        let Some(last) = due.last().map(|command| command.number) else { return Ok(()) };
         if self.member.about().memory == Memory::RamOnly {
-            self.shared.commands.settle(now_ms, sensor, |number| number <= last).await;
+            let forgotten = self.shared.commands.settle(now_ms, sensor, |number| number <= last);
+            forgotten.await.map_err(|error| store_failed(sensor, &error))?;
         }
         for command in due {
             self.session.send_command(command);
         }
         self.sent = Some(last);
+        Ok(())
     }
 
     /// Sends everything that is due in one write.
@@ -386,7 +402,7 @@ impl Link<'_> {
         stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     ) -> Result<(), End> {
         if self.greeted && self.session.has_room() {
-            self.send_commands().await;
+            self.send_commands().await?;
             self.ask_for_report();
         }
         let mut bytes = Vec::new();

@@ -41,7 +41,14 @@ impl Sessions {
 
     /// Makes what the sensor said of itself durable, and what it gives cause for, and drops the
     /// commands it has accepted.
-    pub(super) async fn greet(&self, member: &Member, greeting: &Greeting) {
+    ///
+    /// # Errors
+    /// It is not durable: the greeting must not be answered.
+    pub(super) async fn greet(
+        &self,
+        member: &Member,
+        greeting: &Greeting,
+    ) -> Result<(), StoreError> {
         let now_ms = clock::unix_ms();
         let record = member.greet(now_ms, greeting);
         let retired = member.receiver().take_retired();
@@ -56,20 +63,17 @@ impl Sessions {
             (vec![record_row(member.sensor, &record), collecting, told, watch], found)
         };
         rows.extend(Findings::rows(&found));
-        match self.write(member, (now_ms, rows), retired).await {
-            Ok(()) => self.findings.tell(found),
-            Err(error) => {
-                log::error!("cannot store the record of sensor {}: {error}", member.sensor);
-            }
-        }
+        self.write(member, (now_ms, rows), retired).await?;
+        self.findings.tell(found);
         let accepted = greeting.last_command;
         let is_over = |number| Some(number) <= accepted;
-        self.commands.settle(now_ms, member.sensor, is_over).await;
+        self.commands.settle(now_ms, member.sensor, is_over).await?;
         if greeting.memory == Memory::RamOnly {
-            self.commands.forget_unsure(member.sensor).await;
+            self.commands.forget_unsure(member.sensor).await?;
         }
         self.metrics.hellos.inc();
         self.changed.notify(usize::MAX);
+        Ok(())
     }
 
     async fn write(
