@@ -1,6 +1,7 @@
 //! What goes wrong in a world, when it does, and how it is mended again.
 
 use lapwing_protocol::hello::Memory as Kept;
+use lapwing_protocol::id::Lane;
 use lapwing_protocol::registration::ServerSetting;
 
 use lapwing_server_core::delivery::EntryKind;
@@ -9,7 +10,7 @@ use super::MS;
 use super::coverage::Reached;
 use super::network::Packet;
 use super::sensor::{Excuse, SensorMachine};
-use super::server::AckFate;
+use super::server::{AckFate, ServerMachine};
 use super::skew::{self, Skew};
 use super::world::World;
 
@@ -26,10 +27,15 @@ pub(super) enum Relief {
     Undrain(usize),
     /// Acks were held: now the server is killed.
     KillWithAcks(usize),
+    /// An image was taken: now the disk is put back to it, while the server is away.
+    RollBack(usize),
 }
 
 /// Memory for this many lives is kept for the second phase.
 const LIVES_RESERVE: usize = 16;
+
+/// Times that branches are brought together in one world: a pair of clones could be all the time.
+const BROUGHT_TOGETHER_MAX: u64 = 4;
 
 impl World<'_> {
     /// Something goes wrong.
@@ -56,7 +62,8 @@ impl World<'_> {
             54..=55 => self.damage(place),
             56..=57 => self.jump_clock(place, server),
             58..=60 => self.image(place),
-            61..=62 => self.roll_back(place),
+            61 => self.roll_back(place),
+            62 => self.roll_back_soon(place),
             63 => self.clone_machine(place),
             64..=70 => self.kill_server(server, Reached::ServerKilled),
             71..=72 => self.fail_journal(server, Reached::ServerFsyncFailed),
@@ -122,6 +129,8 @@ impl World<'_> {
                 self.registration.set(&name, ServerSetting::Undrain);
                 self.servers[server].is_draining = false;
             }
+            Relief::RollBack(place) if !self.is_quiet => self.roll_back_to_newest(place),
+            Relief::RollBack(_) => {}
             Relief::KillWithAcks(server) => self.kill_server(server, Reached::AcksHeld),
         }
     }
@@ -333,16 +342,72 @@ impl World<'_> {
         self.images.push((place, disk));
     }
 
+    /// Puts a disk back to an image of a moment ago.
+    fn roll_back_soon(&mut self, place: usize) {
+        self.image(place);
+        let after_ms = self.chance.between(2_000, 6_000);
+        self.later(after_ms, Relief::RollBack(place));
+    }
+
     /// Puts a disk back to its newest image, or to its oldest.
     fn roll_back(&mut self, place: usize) {
+        let is_newest = self.chance.once_in(2);
         let mut images = self.images.iter().filter(|(of, _)| *of == place);
-        let oldest = images.next();
-        let image = if self.chance.once_in(2) { images.next_back().or(oldest) } else { oldest };
+        let image = if is_newest { images.next_back() } else { images.next() };
         let Some((_, disk)) = image.filter(|_| self.may_die(place)) else { return };
         self.coverage.count(Reached::DiskRolledBack);
         let disk = disk.clone();
         self.places[place].sensor.roll_back(disk);
         self.bury(place);
+    }
+
+    /// Puts a disk back to an image of a moment ago, while its server is away: the branch goes on
+    /// at another server.
+    fn roll_back_to_newest(&mut self, place: usize) {
+        let server = self.places[place].sensor.life().and_then(|life| life.server());
+        let at = self.servers.iter().position(|known| Some(known.server) == server);
+        let Some(at) = at.filter(|_| self.may_die(place)) else { return };
+        let image = self.images.iter().rev().find(|(of, _)| *of == place);
+        let Some((_, disk)) = image else { return };
+        self.coverage.count(Reached::DiskRolledBack);
+        let disk = disk.clone();
+        self.places[place].sensor.roll_back(disk);
+        self.bury(place);
+        self.kill_server_for_long(at);
+    }
+
+    /// A sensor of two branches that stands, with its server, as far as another server does with the
+    /// other branch: now its server goes away, and the sensor may come to that one (HEL-024).
+    pub(super) fn bring_branches_together(&mut self) {
+        if self.brought_together >= BROUGHT_TOGETHER_MAX {
+            return;
+        }
+        for number in 0..self.places.len() {
+            let place = &self.places[number];
+            let is_branch = place.is_cloned || place.sensor.truth.rollbacks > 0;
+            let Some(life) = place.sensor.life().filter(|_| is_branch) else { continue };
+            let (Some(server), at) = (life.server(), life.positions(Lane::Bulk)) else { continue };
+            let key = (place.sensor.sensor, Lane::Bulk, at.log);
+            let is_other = |other: &ServerMachine| {
+                let chain = other.chain_at_end(key, at.acked.seq);
+                other.server != server && chain.is_some_and(|chain| chain != at.acked.chain)
+            };
+            let Some(other) = self.servers.iter().position(is_other) else { continue };
+            let at = self.servers.iter().position(|known| known.server == server);
+            if let (Some(at), Some(link)) = (at, self.places[number].sensor.link) {
+                self.faults += 1;
+                self.brought_together += 1;
+                // Nothing more of it arrives: the sensor stays where it is.
+                self.servers[at].hang_up(link);
+                self.end_sensor_side(link);
+                self.links.remove(&link);
+                self.kill_server_for_long(at);
+                if !self.servers[other].is_up {
+                    self.server_up_ns[other] = Some(self.now_ns + MS);
+                }
+                return;
+            }
+        }
     }
 
     /// Starts a second machine from an image of the first: one identity, two sensors.

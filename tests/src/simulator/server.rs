@@ -14,6 +14,7 @@ use std::rc::Rc;
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::command::{Action, Command, CommandNumber};
 use lapwing_protocol::delivery::ResyncReason;
+use lapwing_protocol::digest::Chain;
 use lapwing_protocol::id::{Lane, LogId, SensorId, ServerId};
 use lapwing_protocol::registration::AssignRequest;
 use lapwing_server_core::decode::{BuiltIn, Decoder, LogContext};
@@ -165,6 +166,20 @@ impl ServerMachine {
             let heads = [head(Lane::Bulk), head(Lane::Urgent)];
             Receiver::new((DEPLOYMENT, server), sensor, heads)
         })
+    }
+
+    /// The chain at the end of a log in the journal, where that is `seq`.
+    pub(crate) fn chain_at_end(
+        &self,
+        (sensor, lane, log): (SensorId, Lane, LogId),
+        seq: u64,
+    ) -> Option<Chain> {
+        let is_it = |stored: &&Rc<Stored>| {
+            let entry = &stored.entry;
+            (stored.sensor, entry.lane, entry.log) == (sensor, lane, log)
+        };
+        let last = &self.disk.journal.iter().rev().find(is_it)?.entry;
+        (last.seq == seq).then_some(last.head.current.chain)
     }
 
     /// Whether the journal holds something of a log.

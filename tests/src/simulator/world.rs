@@ -97,6 +97,7 @@ pub(super) struct World<'m> {
     heartbeat_ns: u64,
     pub(super) fault_ns: u64,
     pub(super) faults: u64,
+    pub(super) brought_together: u64,
     pub(super) is_quiet: bool,
     pub(super) pool: Vec<Storage<'m>>,
     /// Images of disks: whose, and how.
@@ -145,6 +146,7 @@ impl<'m> World<'m> {
             heartbeat_ns: MS,
             fault_ns: 500 * MS,
             faults: 0,
+            brought_together: 0,
             is_quiet: false,
             pool,
             images: Vec::new(),
@@ -247,6 +249,9 @@ impl<'m> World<'m> {
         if !self.is_quiet && self.now_ns >= self.fault_ns {
             self.fault_ns = self.now_ns + self.chance.between(50, 2_500) * MS;
             self.fault();
+        }
+        if !self.is_quiet {
+            self.bring_branches_together();
         }
         self.relieve();
         self.machines_start();
