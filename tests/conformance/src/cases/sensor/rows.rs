@@ -33,7 +33,7 @@ pub(super) const CASES: &[Case] = &[
         "the_sensor_was_rolled_back",
         &["HEL-023", "HEL-010", "HEL-002"],
         "SensorBehind: nothing more of that log, then another Hello with a new log, cause RolledBack, \
-         the old one its parent.",
+         the old one its parent; what was made since and nobody acknowledged is told as lost.",
         the_sensor_was_rolled_back,
     ),
     case(
@@ -151,15 +151,32 @@ fn a_log_that_begins_otherwise(cx: &mut Context) -> Checked {
 }
 
 fn the_sensor_was_rolled_back(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
     cx.online()?;
-    cx.chunks(3)?;
+    cx.chunks(4)?;
+    cx.a.ack(Lane::Bulk, 2, 2)?;
     cx.a.settle()?;
     cx.a.cut();
     cx.a.meet()?;
     let head = cx.a.head(Lane::Bulk)?.clone();
     let ahead = place(LogVerdict::SensorBehind, head.next_seq + 7);
     cx.a.greet(&[(Lane::Bulk, ahead)])?;
-    opens_a_new_log(cx, head.log, LogCause::RolledBack)
+    cx.a.answers.acks[0] = true;
+    opens_a_new_log(cx, head.log, LogCause::RolledBack)?;
+    tells_of_lost_facts(cx, "HEL-023")
+}
+
+/// Where the sensor has an urgent lane: a finding that facts are lost comes in it.
+fn tells_of_lost_facts(cx: &mut Context, row: &str) -> Checked {
+    if cx.a.head(Lane::Urgent).is_err() {
+        return Ok(());
+    }
+    let lost = u64::from(crate::wire::code::FACTS_LOST);
+    let what = format!("{row}: a finding of facts that are lost");
+    Ok(cx.a.pump(&what, |station| {
+        let mut findings = station.shelves.values().flat_map(|shelf| shelf.findings());
+        findings.any(|code| code == lost)
+    })?)
 }
 
 fn the_log_forked(cx: &mut Context) -> Checked {
@@ -175,15 +192,7 @@ fn the_log_forked(cx: &mut Context) -> Checked {
     cx.a.greet(&[(Lane::Bulk, place(LogVerdict::Forked, 3))])?;
     cx.a.answers.acks[0] = true;
     opens_a_new_log(cx, head.log, LogCause::Forked)?;
-    if cx.a.head(Lane::Urgent).is_err() {
-        return Ok(());
-    }
-    let lost = u64::from(crate::wire::code::FACTS_LOST);
-    cx.a.pump("HEL-024: a finding of facts that are lost", |station| {
-        let mut findings = station.shelves.values().flat_map(|shelf| shelf.findings());
-        findings.any(|code| code == lost)
-    })?;
-    Ok(())
+    tells_of_lost_facts(cx, "HEL-024")
 }
 
 fn another_chain_is_a_fork(cx: &mut Context) -> Checked {

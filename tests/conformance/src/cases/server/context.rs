@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::process::Process;
 use crate::cases::Stop;
-use crate::crypto::identity::Credentials;
+use crate::crypto::identity::{Credentials, Identity};
 use crate::crypto::tls;
 use crate::play::link::Link;
 use crate::play::log::Log;
@@ -121,6 +121,27 @@ impl<'t> Context<'t> {
     /// There is none.
     pub fn connect(&self, sensor: &Sensor) -> Result<Link, Stop> {
         sensor.connect(self.target.address).map_err(Stop::Fail)
+    }
+
+    /// The sensor that a certificate was lent for. All but its names is that of one which enrols.
+    ///
+    /// # Errors
+    /// The certificate names no sensor.
+    pub fn sensor_of(&self, credentials: &Credentials) -> Result<Sensor, Stop> {
+        let mut sensor = self.sensor()?;
+        let identity = Identity::of_certificate(&credentials.certificate)?;
+        (sensor.id, sensor.deployment) = (identity.id, identity.deployment);
+        Ok(sensor)
+    }
+
+    /// A connection to the sensor plane with a certificate that was lent.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn connect_as(&self, credentials: &Credentials) -> Result<Link, Stop> {
+        let config = tls::client(&self.target.roots, &[tls::SENSOR], Some(credentials))
+            .map_err(|error| Stop::Fail(error.to_string()))?;
+        Link::connect(self.target.address, &config).map_err(Stop::Fail)
     }
 
     /// The certificate that was lent under that name.

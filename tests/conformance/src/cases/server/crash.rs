@@ -2,7 +2,7 @@
 
 use super::commands::{LATER_MS, fleet, put};
 use super::context::Context;
-use super::steps::store;
+use super::steps::{refused, store};
 use super::{case, in_phase};
 use crate::cases::{Case, Checked, Phase, ensure, equal};
 use crate::crypto::identity::Request;
@@ -37,6 +37,12 @@ pub(super) const CASES: &[Case] = &[
         &["REG-002", "REG-003"],
         "Killed at the moment of the answer, the server knows the sensor all the same.",
         an_enrolment_survives_a_kill,
+    )),
+    alone(case(
+        "whose_key_an_id_is_survives_a_kill",
+        &["HEL-026"],
+        "After a kill another key is still refused for an id, and the key that had it is not.",
+        whose_key_survives_a_kill,
     )),
     alone(case(
         "a_command_survives_a_kill",
@@ -157,10 +163,25 @@ fn where_a_lane_stands_is_stored_with_it(cx: &mut Context<'_>) -> Checked {
     }
     // That the chunk behind the Jump must open was not forgotten.
     link.send(bulk.clone().delta());
-    super::steps::refused(cx, &mut link, code::OUT_OF_PLACE, "JMP-004: a delta after the kill")?;
+    refused(cx, &mut link, code::OUT_OF_PLACE, "JMP-004: a delta after the kill")?;
     let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
     store(&mut link, &[bulk.fact()])?;
     store(&mut link, &[urgent.fact()])?;
+    Ok(())
+}
+
+fn whose_key_survives_a_kill(cx: &mut Context<'_>) -> Checked {
+    let process = cx.process()?;
+    let (own, other) = (cx.lent("sensor")?, cx.lent("sensor-twin")?);
+    let (sensor, log) = (cx.sensor_of(own)?, cx.id());
+    let log = sensor.log(Lane::Bulk, log);
+    greet(&mut cx.connect_as(own)?, sensor.hello(&[&log]))?;
+    process.kill()?;
+    process.start()?;
+    let mut twin = cx.connect_as(other)?;
+    twin.send(sensor.hello(&[&log]));
+    refused(cx, &mut twin, code::REVOKED, "HEL-026: another key, after a kill")?;
+    greet(&mut cx.connect_as(own)?, sensor.hello(&[&log]))?;
     Ok(())
 }
 

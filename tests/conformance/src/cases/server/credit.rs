@@ -19,6 +19,12 @@ use crate::wire::primitive::Wire as _;
 /// The cases of this file.
 pub(super) const CASES: &[Case] = &[
     case(
+        "credit_begins_anew_with_each_session",
+        &["DLV-007"],
+        "What an earlier session sent takes nothing of the bytes that the next one is granted.",
+        credit_begins_anew,
+    ),
+    case(
         "credit_is_exact",
         &["DLV-007", "DLV-009"],
         "The last chunk within the credit is taken, the next is BeyondCredit and not stored.",
@@ -175,6 +181,29 @@ fn credit_is_exact(cx: &mut Context<'_>) -> Checked {
             Ok(())
         }
     }
+}
+
+fn credit_begins_anew(cx: &mut Context<'_>) -> Checked {
+    let (sensor, mut log) = cx.sensor_with(Lane::Urgent)?;
+    let (mut link, _) = cx.session(&sensor, &[&log])?;
+    let first: Vec<Chunk> = (0..3).map(|_| filled(&mut log)).collect();
+    log.acked = store(&mut link, &first)?.stored_seq;
+    link.cut();
+    let (mut link, ack) = cx.session(&sensor, &[&log])?;
+    let granted = grant(&ack, Lane::Urgent)?.credit.clone();
+    let size = |chunk: &Chunk| chunk.to_bytes().len() as u64;
+    let (mut bytes, mut frames) = (0, Vec::new());
+    while bytes + size(&first[0]) + 64 <= granted.limit_bytes && log.next_seq() <= granted.limit_seq
+    {
+        let chunk = filled(&mut log);
+        bytes += size(&chunk);
+        frames.extend(Message::from(chunk).frame().to_bytes());
+    }
+    ensure!(!frames.is_empty(), "DLV-007: no room for one chunk is granted: {granted:?}");
+    link.send_bytes(&frames);
+    // A Nack would come before this Ack.
+    acked(&mut link, Lane::Urgent, log.next_seq() - 1)?;
+    Ok(())
 }
 
 /// Tries before it is believed that a server raises its credit faster than it can be used up.

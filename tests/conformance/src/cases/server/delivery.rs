@@ -220,9 +220,13 @@ fn a_chunk_that_does_not_decode_is_stored(cx: &mut Context<'_>) -> Checked {
         matches!(message, Message::Ack(_))
     })?;
     drop(link);
-    let (_link, ack) = cx.session(&sensor, &[&log])?;
+    log.acked = 4;
+    let (mut link, ack) = cx.session(&sensor, &[&log])?;
     equal!(grant(&ack, Lane::Bulk)?.chain, log.chain_at(4), "DLV-010: the chain has all bytes");
-    Ok(())
+    store(&mut link, &[undecodable(&mut log)])?;
+    quiet(&mut link, "LOG-010: within the minute, of the next session", |message| {
+        matches!(message, Message::Ack(_))
+    })
 }
 
 fn an_unknown_encoding_is_stored(cx: &mut Context<'_>) -> Checked {

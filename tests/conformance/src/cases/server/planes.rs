@@ -373,26 +373,19 @@ fn of_a_request_only_the_key_counts(cx: &mut Context<'_>) -> Checked {
 
 fn the_same_id_with_another_key_is_refused(cx: &mut Context<'_>) -> Checked {
     let log = cx.id();
-    let connect = |credentials: &Credentials| -> Result<Link, Stop> {
-        let config = tls::client(&cx.target.roots, &[tls::SENSOR], Some(credentials))
-            .map_err(|error| Stop::Fail(error.to_string()))?;
-        Link::connect(cx.target.address, &config).map_err(Stop::Fail)
-    };
     let (own, other) = (cx.lent("sensor")?, cx.lent("sensor-twin")?);
-    let mut sensor = cx.sensor()?;
-    let identity = Identity::of_certificate(&own.certificate)?;
-    (sensor.id, sensor.deployment) = (identity.id, identity.deployment);
+    let sensor = cx.sensor_of(own)?;
     let mut log = sensor.log(Lane::Bulk, log);
-    let mut first = connect(own)?;
+    let mut first = cx.connect_as(own)?;
     greet(&mut first, sensor.hello(&[&log]))?;
     store(&mut first, &[log.fact()])?;
-    let mut second = connect(other)?;
+    let mut second = cx.connect_as(other)?;
     second.send(sensor.hello(&[&log]));
     refused(cx, &mut second, code::REVOKED, "HEL-026: another key for the same id")?;
     store(&mut first, &[log.fact()])?;
     drop(first);
     log.acked = 2;
-    let ack = greet(&mut connect(own)?, sensor.hello(&[&log]))?;
+    let ack = greet(&mut cx.connect_as(own)?, sensor.hello(&[&log]))?;
     equal!(grant(&ack, Lane::Bulk)?.next_seq, 3, "HEL-026: the sensor itself goes on");
     Ok(())
 }
