@@ -48,6 +48,8 @@ struct Merged {
     taken: BTreeMap<LogKey, Vec<(u64, u64)>>,
     /// Indices that Jumps or Dropped ops cover, from and behind.
     covered: BTreeMap<LogKey, Vec<(u64, u64)>>,
+    /// Where Jumps for what was dropped begin.
+    dropped_from: BTreeMap<LogKey, Vec<u64>>,
     /// Facts that findings say are lost, by sensor.
     told_lost: BTreeMap<SensorId, u64>,
 }
@@ -140,6 +142,9 @@ fn read_journal(
             count_cause(cause, &mut outcome.coverage);
             decoder.await_opening();
             differs.insert(key);
+            if matches!(cause, JumpCause::Dropped(_)) {
+                merged.dropped_from.entry(key).or_default().push(first_index);
+            }
             if !matches!(cause, JumpCause::StoredElsewhere(_)) {
                 let behind = to_index.map_or(u64::MAX, |index| index.saturating_add(1));
                 merged.covered.entry(key).or_default().push((first_index, behind));
@@ -332,11 +337,15 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
             };
             match placed.excuse {
                 _ if is_in(&merged.covered) => outcome.covered += 1,
-                // It was dropped by rule, and told of by a finding then. But the server stands
-                // within the hole with a chunk of the branch that an image ended, and of what was
-                // dropped no chain is left to tell the two apart: its word is taken (HEL-038), and
-                // the Jump begins behind it.
-                None if placed.is_dropped && has_images(world, sensor) && is_in(&merged.taken) => {
+                // It was dropped by rule, and the finding that tells of it was made. But the server
+                // stands within the hole with a chunk of the branch that an image ended, and of
+                // what was dropped no chain is left to tell the two apart: its word is taken
+                // (HEL-038), and the Jump for the hole begins behind it.
+                None if placed.is_told
+                    && has_images(world, sensor)
+                    && is_in(&merged.taken)
+                    && is_jump_behind(merged, (sensor, Lane::Bulk, placed.log), placed.index) =>
+                {
                     outcome.unknown += 1;
                 }
                 // A crash is told by the next log.
@@ -356,6 +365,11 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
         }
     }
     judge_given_up(world, merged, &given_up, outcome);
+}
+
+/// Whether a Jump for what was dropped begins behind a fact.
+fn is_jump_behind(merged: &Merged, key: LogKey, index: u64) -> bool {
+    merged.dropped_from.get(&key).is_some_and(|begins| begins.iter().any(|first| *first > index))
 }
 
 /// What went with a log that was given up is told by findings.

@@ -68,6 +68,8 @@ pub(crate) struct Placed {
     pub(crate) excuse: Option<Excuse>,
     /// The sensor dropped it by rule, and told of it by a finding.
     pub(crate) is_dropped: bool,
+    /// The sensor took the finding that tells of it.
+    pub(crate) is_told: bool,
 }
 
 /// What is to be done when the disk works again.
@@ -387,7 +389,8 @@ impl<'m> SensorMachine<'m> {
                 Ok(Intake::Recorded | Intake::Dropped(_)) => {
                     let index = sensor.stats().lanes[0].facts_produced;
                     let log = self.current[0];
-                    let placed = Placed { log, index, excuse: None, is_dropped: false };
+                    let placed =
+                        Placed { log, index, excuse: None, is_dropped: false, is_told: false };
                     self.truth.placed.insert(made.source_seq, placed);
                     self.disk.note_fact(Lane::Bulk, index, made.source_seq);
                     break;

@@ -196,6 +196,8 @@ impl SensorMachine<'_> {
         let Some(sensor) = &mut self.life else { return };
         if sensor.handle_fact(now, Lane::Urgent, &fact).is_ok() {
             self.losses = (0, now.monotonic_ns + 1_000_000_000);
+            let dropped = self.truth.placed.values_mut().filter(|placed| placed.is_dropped);
+            dropped.for_each(|placed| placed.is_told = true);
         }
     }
 
