@@ -277,7 +277,10 @@ impl Registrar {
             0 => 0,
             wanted => u64::from(wanted) + self.backoff.jitter_ms(),
         };
-        let until_ns = now.after_ms(self.backoff.next_ms().max(wanted_ms));
+        let mut until_ns = now.after_ms(self.backoff.next_ms().max(wanted_ms));
+        if cfg!(mutant = "fenced_back_at_once") {
+            until_ns = now.after_ms(0);
+        }
         self.not_before_ns = until_ns;
         self.state = State::Waiting { until_ns, step: Step::Dial };
     }

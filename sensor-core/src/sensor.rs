@@ -298,7 +298,10 @@ impl<'a> Sensor<'a> {
         let engine = &mut self.engine;
         if lane == Lane::Bulk {
             engine.untold_seq = None;
-            engine.session.facts_given_up[0] += engine.recorder.open_log(log.log);
+            let given_up = engine.recorder.open_log(log.log);
+            if !cfg!(mutant = "facts_lost_unsaid") {
+                engine.session.facts_given_up[0] += given_up;
+            }
             // Who has the old log's rows has those of another branch: it is told of these, however
             // long the next fact takes.
             engine.session.is_segment_wanted |= engine.recorder.rows() > 0;

@@ -295,7 +295,9 @@ impl Session<'_> {
         }
         let outbox = &self.outboxes[index];
         self.links[index].phase = if outbox.has_tail() {
-            self.facts_given_up[index] += outbox.lost_with_tail(cause);
+            if !cfg!(mutant = "facts_lost_unsaid") {
+                self.facts_given_up[index] += outbox.lost_with_tail(cause);
+            }
             Phase::Drained(Told::NotYet)
         } else {
             Phase::Opening { cause, told: Told::NotYet }

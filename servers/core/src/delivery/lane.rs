@@ -125,6 +125,9 @@ impl LaneReceiver {
         self.session = None;
         self.ack_due = false;
         self.nack_due = None;
+        if cfg!(mutant = "resync_each_session") {
+            self.resync_at_ms = None;
+        }
     }
 
     /// The Hello decision table for one log.
@@ -145,6 +148,10 @@ impl LaneReceiver {
         let verdict = verdict(head, known, this_server);
         let credit = self.credit(at.next_seq - 1, 0);
         let again = taken.map_or_else(Again::default, |taken| self.again(taken));
+        let mut bytes = 0;
+        if cfg!(mutant = "credit_bytes_kept") {
+            bytes = (at.next_seq - 1) * CHUNK_BYTES_MAX as u64;
+        }
         self.end_session();
         // Of a log that cannot go on nothing is taken: the sensor opens another one, and a chunk
         // does not say of which log it is.
@@ -157,8 +164,7 @@ impl LaneReceiver {
                     self.retired.extend(gone.filter(|gone| gone.next_seq > 1));
                 }
             }
-            self.session =
-                Some(LaneSession { bytes: 0, credit, episode: 0, refusing: false, again });
+            self.session = Some(LaneSession { bytes, credit, episode: 0, refusing: false, again });
         }
         LogGrant {
             lane: self.lane,

@@ -62,6 +62,9 @@ impl Sessions {
             let collecting = collecting_row(member.sensor, about.collects());
             (vec![record_row(member.sensor, &record), collecting, told, watch], found)
         };
+        if cfg!(mutant = "key_forgotten") {
+            rows.pop();
+        }
         rows.extend(Findings::rows(&found));
         self.write(member, (now_ms, rows), retired).await?;
         self.findings.tell(found);
