@@ -21,6 +21,7 @@ mod fair_share;
 mod head;
 mod lane;
 pub mod limits;
+mod pace;
 mod receiver;
 mod session;
 

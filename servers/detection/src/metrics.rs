@@ -14,6 +14,7 @@ pub(crate) struct SessionMetrics {
     pub(crate) bytes_up: Counter,
     pub(crate) bytes_down: Counter,
     pub(crate) faults: Counter,
+    pub(crate) paced: Counter,
     pub(crate) connected: Gauge,
     refused: Family<CauseLabel, Counter>,
 }
@@ -66,6 +67,11 @@ impl SessionMetrics {
                 ("sensor_bytes_up", "Bytes of frames received from sensors", &counts.bytes_up),
                 ("sensor_bytes_down", "Bytes of frames sent to sensors", &counts.bytes_down),
                 ("sensor_faults", "Sessions closed for what the sensor did", &counts.faults),
+                (
+                    "sensor_paced",
+                    "Times a sensor that said too much was kept waiting",
+                    &counts.paced,
+                ),
             ];
             for (name, help, counter) in rows {
                 registry.register(name, help, counter.clone());

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use event_listener::Event;
+use event_listener::{Event, EventListener};
 use lapwing_net::clock;
 use lapwing_net::listener::{Connection, Fault};
 use lapwing_protocol::code::Code;
@@ -35,7 +35,7 @@ use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use crate::commands::Commands;
 use crate::fault::{AckHold, is_ack};
 use crate::ingest::{self, Storing};
-use crate::limits::{RECEIVE_BYTES, RETRY_AFTER_MS, STORING_MAX, SessionLimits};
+use crate::limits::{READS_MAX, RECEIVE_BYTES, RETRY_AFTER_MS, STORING_MAX, SessionLimits};
 use crate::metrics::SessionMetrics;
 use crate::parting::{SensorFault, refuse, send};
 use crate::places::{NoPlace, Places};
@@ -118,7 +118,8 @@ impl Sessions {
             Ok(epoch) => epoch,
             Err(no_place) => return self.turn_away(&mut stream, no_place).await,
         };
-        let session = Session::new(clock::monotonic_ms(), epoch, self.offerings.clone());
+        let session = Session::new(clock::monotonic_ms(), epoch, self.offerings.clone())
+            .with_burst(self.limits.frames_burst);
         let mut link = Link {
             shared: self,
             session: session.with_patience(self.limits.patience),
@@ -126,6 +127,7 @@ impl Sessions {
             storing: VecDeque::new(),
             sent: None,
             greeted: false,
+            held_ms: None,
             reporting: None,
             holds_acks: self.ack_hold.holds(sensor),
         };
@@ -212,6 +214,8 @@ struct Link<'s> {
     storing: VecDeque<Storing>,
     sent: Option<CommandNumber>,
     greeted: bool,
+    /// Until when what it said waits in the buffer, since it says too much.
+    held_ms: Option<u64>,
     /// The call for a report that is under way, and what came of the answer.
     reporting: Option<(u32, Vec<u8>)>,
     /// A fault of a debug build: no Ack is sent.
@@ -227,6 +231,7 @@ impl Link<'_> {
         let mut buffer = vec![0; RECEIVE_BYTES];
         let mut deframer = Deframer::new(&mut buffer);
         deframer.limit_frames(FRAME_BYTES_UNAUTHENTICATED_MAX);
+        let mut reads = 0;
         loop {
             // Listening begins before sending, so that nothing that comes between is missed.
             let member = Arc::clone(&self.member);
@@ -238,41 +243,62 @@ impl Link<'_> {
             if let Err(end) = sent {
                 return end;
             }
-            let wake = {
-                let room = self.storing.len() < STORING_MAX;
-                let receive = async {
-                    if !room {
-                        std::future::pending::<()>().await;
-                    }
-                    Wake::Received(stream.read(deframer.space()).await)
-                };
-                let stored = async {
-                    match self.storing.front_mut() {
-                        Some(storing) => storing.finish(&member).await,
-                        None => std::future::pending().await,
-                    }
-                    Wake::Stored
-                };
-                let due_ms = self.session.poll_timeout().saturating_sub(clock::monotonic_ms());
-                let time = async {
-                    Timer::after(Duration::from_millis(due_ms)).await;
-                    Wake::Time
-                };
-                let stop = async {
-                    shutdown.begun().await;
-                    Wake::Shutdown
-                };
-                let wait = async {
-                    woken.await;
-                    Wake::Woken
-                };
-                use smol::future::or;
-                or(stop, or(stored, or(receive, or(wait, time)))).await
-            };
+            if reads >= READS_MAX {
+                reads = 0;
+                smol::future::yield_now().await;
+            }
+            let wake = self.wait(stream, (&mut deframer, woken), shutdown).await;
+            reads += u32::from(matches!(wake, Wake::Received(_)));
             if let Err(end) = self.handle(wake, &mut deframer).await {
                 return end;
             }
+            if self.held_ms.is_some_and(|until_ms| until_ms <= clock::monotonic_ms()) {
+                // What waited in the buffer meanwhile.
+                self.session.excuse(clock::monotonic_ms());
+                if let Err(end) = self.handle_frames(&mut deframer).await {
+                    return end;
+                }
+            }
         }
+    }
+
+    /// The first of what the loop waits for.
+    async fn wait(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        (deframer, woken): (&mut Deframer<'_>, EventListener),
+        shutdown: &lapwing_net::shutdown::Shutdown,
+    ) -> Wake {
+        let room = self.storing.len() < STORING_MAX && self.held_ms.is_none();
+        let receive = async {
+            if !room {
+                std::future::pending::<()>().await;
+            }
+            Wake::Received(stream.read(deframer.space()).await)
+        };
+        let due_ms = self.session.poll_timeout().min(self.held_ms.unwrap_or(u64::MAX));
+        let due_ms = due_ms.saturating_sub(clock::monotonic_ms());
+        let stored = async {
+            match self.storing.front_mut() {
+                Some(storing) => storing.finish(&self.member).await,
+                None => std::future::pending().await,
+            }
+            Wake::Stored
+        };
+        let time = async {
+            Timer::after(Duration::from_millis(due_ms)).await;
+            Wake::Time
+        };
+        let stop = async {
+            shutdown.begun().await;
+            Wake::Shutdown
+        };
+        let wait = async {
+            woken.await;
+            Wake::Woken
+        };
+        use smol::future::or;
+        or(stop, or(stored, or(receive, or(wait, time)))).await
     }
 
     async fn handle(&mut self, wake: Wake, deframer: &mut Deframer<'_>) -> Result<(), End> {
@@ -315,7 +341,14 @@ impl Link<'_> {
 
     async fn handle_frames(&mut self, deframer: &mut Deframer<'_>) -> Result<(), End> {
         let member = Arc::clone(&self.member);
+        self.held_ms = None;
         loop {
+            let held_ms = self.session.poll_resume();
+            if let Some(until_ms) = held_ms.filter(|at_ms| clock::monotonic_ms() < *at_ms) {
+                self.shared.metrics.paced.inc();
+                self.held_ms = Some(until_ms);
+                break;
+            }
             let now = (clock::monotonic_ms(), clock::unix_ms());
             let _intake = member.intake.lock().await;
             let event = match deframer.next_frame() {
@@ -366,7 +399,8 @@ impl Link<'_> {
                 }
             }
         }
-        let rest = if deframer.is_midway() { Rest::PartOfFrame } else { Rest::None };
+        let begun = deframer.is_midway() && self.held_ms.is_none();
+        let rest = if begun { Rest::PartOfFrame } else { Rest::None };
         self.session.handle_bytes(clock::monotonic_ms(), rest);
         Ok(())
     }

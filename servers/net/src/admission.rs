@@ -128,7 +128,7 @@ impl Source {
 }
 
 /// The /24 of an IPv4 address, the /64 of an IPv6 one: what one party usually holds.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(v4) => {
             let [a, b, c, _] = v4.octets();

@@ -16,11 +16,13 @@ pub struct ListenerLimits {
     /// `connections_max`: strangers must not be able to take the places of sensors, nor more than
     /// a fifth of the memory. One more is closed after its handshake.
     pub anonymous_max: usize,
-    /// Connections whose ClientHello is not here yet: at most 49 KiB each, 49 MiB. One more crowds
-    /// out the oldest: an honest peer says its hello at once, who floods mostly does not.
+    /// Connections whose ClientHello is not here yet, or whose turn among `handshakes_max` has not
+    /// come: at most 49 KiB each, 49 MiB. One more crowds out the oldest of the network that has
+    /// most of them: an honest peer says its hello at once, who floods mostly does not.
     pub hellos_max: usize,
     /// Handshakes at once whose ClientHello is here: each may cost a millisecond of CPU and 40 KiB.
-    /// More wait, as one of `hellos_max` and within `handshake_time`.
+    /// More wait, as one of `hellos_max` and within `handshake_time`; networks get turns one after
+    /// the other, and of one network the newest first.
     pub handshakes_max: usize,
     /// Handshakes at once from one network, so that no single one can fill `handshakes_max`. One
     /// more is closed.
@@ -87,6 +89,15 @@ pub const HTTP_BYTES: usize = 160 * 1024;
 /// whole, and a client may send its first full record (16 KiB and some) in one breath with the end
 /// of its handshake.
 pub const HANDSHAKE_OVERREAD_BYTES: u64 = 2 * (16_384 + 256 + 5);
+
+/// Connections that the kernel keeps until they are accepted: half a second of two thousand a
+/// second. Of one more the first packet is dropped, and its peer asks again a second later.
+pub(crate) const BACKLOG_MAX: i32 = 1_024;
+/// Connections accepted at a stroke, each a few microseconds; then others get their turn.
+pub(crate) const ACCEPTS_MAX: usize = 64;
+/// By how much the thread that does handshakes is nicer than those that serve: where a processor is
+/// short it gets a third of what one of them gets.
+pub(crate) const DOOR_NICE: i32 = 5;
 
 /// Networks whose rate is remembered: 4,096 x about 64 bytes. At the bound those that are idle are
 /// forgotten; when none is idle, new networks share one bucket, so an attacker with many addresses

@@ -18,12 +18,16 @@ use smol::future::FutureExt as _;
 use smol::lock::Semaphore;
 use smol::{Async, Timer};
 
-use crate::admission::{Admission, Admitted, SourceKey};
+use crate::admission::{Admission, Admitted, SourceKey, network_of};
 use crate::budget::{Budget, Charge};
 use crate::clock;
 use crate::complaint::Complaints;
+use crate::door::Door;
+use crate::gate::{Gate, Turn};
 use crate::identity::PeerIdentity;
-use crate::limits::{HANDSHAKE_OVERREAD_BYTES, ListenerLimits, SENSOR_BYTES};
+use crate::limits::{
+    ACCEPTS_MAX, BACKLOG_MAX, HANDSHAKE_OVERREAD_BYTES, ListenerLimits, SENSOR_BYTES,
+};
 use crate::metrics::ListenerMetrics;
 use crate::runtime::Executor;
 use crate::shutdown::{self, Shutdown};
@@ -121,6 +125,8 @@ pub struct ListenerContext {
     pub shutdown: Shutdown,
     /// What the connections of all listeners of a process may hold, by their planes.
     pub memory: Budget,
+    /// Where the handshakes of all listeners of a process are done.
+    door: Arc<Door>,
 }
 
 impl ListenerContext {
@@ -133,7 +139,8 @@ impl ListenerContext {
         shutdown: Shutdown,
     ) -> Self {
         let memory = Budget::new(limits.connections_max.saturating_mul(SENSOR_BYTES));
-        Self { executor: Arc::clone(executor), limits, metrics, shutdown, memory }
+        let door = Door::open(executor);
+        Self { executor: Arc::clone(executor), limits, metrics, shutdown, memory, door }
     }
 }
 
@@ -145,6 +152,8 @@ impl Listener {
     pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let refused = |error| BindError { address, error };
         let socket = Async::<TcpListener>::bind(address).map_err(refused)?;
+        // Listening again only changes how many may wait.
+        rustix::net::listen(&socket, BACKLOG_MAX).map_err(|error| refused(error.into()))?;
         let address = socket.get_ref().local_addr().map_err(refused)?;
         Ok(Self { socket, address })
     }
@@ -166,7 +175,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             connections: Arc::new(Semaphore::new(context.limits.connections_max)),
             waiting: WaitingRoom::new(context.limits.hellos_max),
-            handshakes: Semaphore::new(context.limits.handshakes_max),
+            handshakes: Gate::new(context.limits.handshakes_max),
             anonymous: Semaphore::new(context.limits.anonymous_max),
             admission: Mutex::new(Admission::new(context.limits)),
             complaints: Complaints::default(),
@@ -178,7 +187,10 @@ impl Listener {
         let stop = shared.context.shutdown.clone();
         let accepting = async {
             loop {
-                accept_one(&self.socket, &shared).await;
+                for _ in 0..ACCEPTS_MAX {
+                    accept_one(&self.socket, &shared).await;
+                }
+                smol::future::yield_now().await;
             }
         };
         smol::future::or(accepting, stop.begun()).await;
@@ -202,7 +214,7 @@ impl Listener {
 struct Shared<H> {
     connections: Arc<Semaphore>,
     waiting: Arc<WaitingRoom>,
-    handshakes: Semaphore,
+    handshakes: Arc<Gate>,
     anonymous: Semaphore,
     admission: Mutex<Admission>,
     complaints: Complaints,
@@ -266,16 +278,15 @@ async fn accept_one<H: Handler>(socket: &Async<TcpListener>, shared: &Arc<Shared
         }
     };
     let slot = HandshakeSlot { shared: Arc::clone(shared), key };
-    let seat = shared.waiting.enter();
+    let seat = shared.waiting.enter(network_of(source.ip().to_canonical()));
     let shared = Arc::clone(shared);
-    let executor = Arc::clone(&shared.context.executor);
-    let cut = shared.cut.clone();
+    let door = Arc::clone(&shared.context.door);
     let task = async move {
-        let _place = place;
         let arrival = Arrival { stream, source, seat };
-        smol::future::or(connection(shared, arrival, slot), cut.begun()).await;
+        let cut = shared.cut.clone();
+        smol::future::or(arrive(shared, arrival, (place, slot)), cut.begun()).await;
     };
-    executor.spawn(task).detach();
+    door.executor().spawn(task).detach();
 }
 
 /// A connection that was admitted and has said nothing yet.
@@ -285,16 +296,34 @@ struct Arrival {
     seat: Seat,
 }
 
-/// One connection from its first byte to its end. Nothing that happens here reaches another
-/// connection.
-async fn connection<H: Handler>(shared: Arc<Shared<H>>, arrival: Arrival, slot: HandshakeSlot<H>) {
-    let (metrics, source) = (shared.context.metrics.clone(), arrival.source);
-    // Boxed, since a handshake's state is large and gone before the long part begins.
-    let connection = match Box::pin(accept_tls(&shared, arrival)).await {
+/// A connection's place among all, held while it stands.
+type Place = smol::lock::SemaphoreGuardArc;
+
+/// One connection from its first byte to the end of its handshake; then it is served elsewhere.
+async fn arrive<H: Handler>(
+    shared: Arc<Shared<H>>,
+    arrival: Arrival,
+    (place, slot): (Place, HandshakeSlot<H>),
+) {
+    let source = arrival.source;
+    let connection = match accept_tls(&shared, arrival).await {
         Ok(connection) => connection,
         Err(error) => return shared.refuse(source, error.reason(), &error),
     };
     drop(slot);
+    let executor = Arc::clone(&shared.context.executor);
+    let task = async move {
+        let _place = place;
+        let cut = shared.cut.clone();
+        smol::future::or(serve(shared, connection), cut.begun()).await;
+    };
+    executor.spawn(task).detach();
+}
+
+/// One connection from its handshake to its end. Nothing that happens here reaches another
+/// connection.
+async fn serve<H: Handler>(shared: Arc<Shared<H>>, connection: Connection) {
+    let (metrics, source) = (shared.context.metrics.clone(), connection.source);
     let anonymous = match connection.peer {
         Some(_) => None,
         None => match shared.anonymous.try_acquire() {
@@ -334,6 +363,7 @@ async fn accept_tls<H: Handler>(
     shared: &Shared<H>,
     Arrival { stream, source, seat }: Arrival,
 ) -> Result<Connection, HandshakeError> {
+    let network = network_of(source.ip().to_canonical());
     let handshake = async {
         let mut socket = Socket::new(stream).map_err(|error| HandshakeError::from_io(&error))?;
         let budget = shared.context.limits.handshake_bytes_max + HANDSHAKE_OVERREAD_BYTES;
@@ -341,13 +371,15 @@ async fn accept_tls<H: Handler>(
         let arriving = async {
             let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
             let hello = hello.await.map_err(|error| HandshakeError::from_io(&error))?;
-            Ok((hello, shared.handshakes.acquire().await))
+            let turn: Turn = shared.handshakes.ask(network);
+            turn.come().await;
+            Ok((hello, turn))
         };
         let crowded_out = async {
             seat.crowded_out().await;
             Err(HandshakeError::CrowdedOut)
         };
-        let (hello, _slot) = smol::future::or(arriving, crowded_out).await?;
+        let (hello, _turn) = smol::future::or(arriving, crowded_out).await?;
         drop(seat);
         let (plane, config) = match shared.planes.choose(hello.client_hello().alpn()) {
             Choice::Served(plane, config) => (Some(plane), config),

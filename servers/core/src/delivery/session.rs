@@ -22,7 +22,10 @@ use lapwing_protocol::limits::{
 };
 use lapwing_protocol::message::Message;
 
-use super::limits::{FRAME_MS_MAX, FRAME_PROGRESS_MS_MAX, HELLO_MS_MAX, OUTGOING_MAX};
+use super::limits::{
+    FRAME_MS_MAX, FRAME_PROGRESS_MS_MAX, FRAMES_BURST, HELLO_FRAMES, HELLO_MS_MAX, OUTGOING_MAX,
+};
+use super::pace::Pace;
 use super::receiver::{Entry, Offer, PeerFault, Receiver};
 
 /// What a server says of itself in each HelloAck.
@@ -180,6 +183,7 @@ pub struct Session {
     receive_bytes_max: usize,
     heard_ms: u64,
     pinged_ms: Option<u64>,
+    pace: Pace,
     outgoing: VecDeque<Vec<u8>>,
     next_call: u32,
 }
@@ -198,6 +202,7 @@ impl Session {
             receive_bytes_max: RECEIVE_BYTES_MIN,
             heard_ms: now_ms,
             pinged_ms: None,
+            pace: Pace::new(now_ms, FRAMES_BURST),
             outgoing: VecDeque::new(),
             next_call: 1,
         }
@@ -207,6 +212,12 @@ impl Session {
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same session, which may say `burst` frames besides chunks at a stroke.
+    #[must_use]
+    pub fn with_burst(self, burst: u32) -> Self {
+        Self { pace: Pace::new(self.began_ms, burst), ..self }
     }
 
     /// Whether the sensor said Hello and was answered: before, frames of
@@ -237,6 +248,13 @@ impl Session {
                 Some(Begun { at_ms, grew_ms: now_ms })
             }
         };
+    }
+
+    /// When the sensor may be read from again, which says more than a session may: see
+    /// [`FRAMES_PER_S`](super::limits::FRAMES_PER_S). `None` when it may be at once.
+    #[must_use]
+    pub fn poll_resume(&self) -> Option<u64> {
+        self.pace.resume_ms()
     }
 
     /// Nothing was read until now: a frame's time begins anew.
@@ -276,6 +294,13 @@ impl Session {
             DecodeError::Limit => PeerFault::TooLarge,
             _ => PeerFault::Malformed,
         })?;
+        let cost = match message {
+            Some(Message::Hello(_)) => HELLO_FRAMES,
+            // What credit bounds, and what comes again.
+            Some(Message::Chunk(_) | Message::Jump(_)) => 0,
+            _ => 1,
+        };
+        self.pace.spend(now_ms, cost);
         let Some(message) = message else { return Ok(None) };
         receiver.handle_time(self.epoch, now_ms);
         if matches!(message, Message::Chunk(_)) && buggify!("server.ping") {
@@ -317,6 +342,9 @@ impl Session {
             | Message::Command(_)
             | Message::Auth(_) => return Err(PeerFault::OutOfPlace),
         };
+        if entry.is_some() {
+            self.pace.earn();
+        }
         Ok(entry.map(SessionEvent::Entry))
     }
 

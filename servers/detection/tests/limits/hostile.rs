@@ -114,8 +114,12 @@ fn whoever_is_silent_or_never_says_hello_is_given_up() {
 fn whoever_never_reads_is_dropped_and_fills_no_memory() {
     run(async |executor| {
         let deployment = Deployment::new();
-        let limits =
-            SessionLimits { send_time: Duration::from_millis(300), ..SessionLimits::default() };
+        let limits = SessionLimits {
+            send_time: Duration::from_millis(300),
+            // Else its pings are taken so slowly that the answers fill no buffer.
+            frames_burst: u32::MAX,
+            ..SessionLimits::default()
+        };
         let server = Running::start(&deployment, &executor, limits, "").await;
         let mut peer = Connection::of_sensor(&deployment, 7, server.sensors).await;
         peer.greet(&[&Log::new(&deployment, 7, Lane::Bulk, 1)], None).await;
@@ -132,6 +136,30 @@ fn whoever_never_reads_is_dropped_and_fills_no_memory() {
         let dropped =
             until("it is dropped", || async { (server.connected().await == 0).then_some(()) });
         smol::future::or(flood, dropped).await;
+        server.stop().await;
+    });
+}
+
+#[test]
+fn whoever_only_talks_is_served_slowly_and_loses_nothing_by_it() {
+    // FRM-016: two frames at a stroke here.
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let limits = SessionLimits { frames_burst: 2, ..SessionLimits::default() };
+        let server = Running::start(&deployment, &executor, limits, "").await;
+        let mut peer = Connection::of_sensor(&deployment, 7, server.sensors).await;
+        let mut buffer = [0; 64];
+        let length = Message::Ping(Ping { nonce: 9 }).encode(&mut buffer).unwrap();
+        // In one write, and half a frame behind them: what waits is neither lost nor a drip.
+        let half = &skippable(100)[..50];
+        peer.send_bytes(&[&buffer[..length].repeat(20), half].concat()).await;
+        for _ in 0..20 {
+            let pong = |message: &Message<'_>| matches!(message, Message::Pong(_)).then_some(());
+            peer.until(pong).await;
+        }
+        assert!(server.metric(&deployment, "lapwing_sensor_paced_total").await >= 1.0);
+        peer.send_bytes(&skippable(100)[50..]).await;
+        answers_pings(&mut peer).await;
         server.stop().await;
     });
 }
