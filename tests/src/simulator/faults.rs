@@ -376,8 +376,8 @@ impl World<'_> {
         self.kill_server_for_long(at);
     }
 
-    /// A sensor of two branches that stands, with its server, as far as another server does with the
-    /// other branch: now its server goes away, and the sensor may come to that one (HEL-024).
+    /// A sensor of two branches that stands, with its server, as far as another server does with
+    /// the other branch: now its server goes away, and the sensor may come to that one (HEL-024).
     pub(super) fn bring_branches_together(&mut self) {
         if self.brought_together >= BROUGHT_TOGETHER_MAX {
             return;
