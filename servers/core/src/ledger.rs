@@ -16,6 +16,6 @@ mod verify;
 pub use account::{Account, Sums, kind_name, pieces};
 pub use merge::{Balance, Line, MergedLog, OwnedRow, merge};
 pub use verify::{
-    Damage, Fault, HeadWord, LogPlace, Outcome, SensorWord, StoredEntry, StoredWhat, Verified,
-    Verifier,
+    Damage, Fault, HeadWord, KeptAccount, LogPlace, Outcome, SensorWord, StoredEntry, StoredWhat,
+    Verified, Verifier,
 };

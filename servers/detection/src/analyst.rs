@@ -7,6 +7,9 @@
 //! judging goes on at the cursor, which stays behind every change with an indicator that nobody has
 //! answered for. What is judged again has the same id and is written once.
 //!
+//! A cursor counts in the journal that it was written for alone: of another one, or of one that
+//! ends before it, everything is judged.
+//!
 //! Invariants: evidence is durable, in one batch with the cursor, before a reader sees it; changes
 //! are taken in commit order; the graph is locked for one entry or one slice of a query at a time.
 
@@ -28,7 +31,7 @@ use lapwing_net::clock;
 use lapwing_net::metrics::Metrics;
 use lapwing_net::runtime::Executor;
 use lapwing_net::shutdown::Shutdown;
-use lapwing_protocol::id::SensorId;
+use lapwing_protocol::id::{Incarnation, SensorId};
 use lapwing_server_core::evidence::{Evidence, Judge};
 use lapwing_server_core::graph::Graph;
 use lapwing_server_core::graph::limits::GraphLimits;
@@ -68,6 +71,14 @@ pub(crate) trait Watcher: Send + Sync + 'static {
     /// Where to follow from at the latest: what lies behind it was not taken by this watcher.
     fn follow_from(&self) -> u64 {
         u64::MAX
+    }
+
+    /// The journal is not the one that was followed before: it is followed from its beginning.
+    ///
+    /// # Errors
+    /// That cannot be written.
+    fn begin_anew(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// An entry was taken for the first time since the start, in commit order.
@@ -166,6 +177,32 @@ impl Analyst {
             metrics: AnalystMetrics::default(),
             saved: Instant::now(),
         })
+    }
+
+    /// Compares what is known of the journal with the journal, before anything is added to it.
+    /// Where it is another one, or ends before what was taken of it, it is followed from its
+    /// beginning. Gives what a person should know: that acknowledged facts are gone. Blocks.
+    ///
+    /// # Errors
+    /// The state store cannot be read or written.
+    pub(crate) fn compare(&mut self, journal: &Journal) -> Result<Option<String>, AnalystError> {
+        let (incarnation, end) = (Incarnation(journal.incarnation()), journal.durable());
+        let counted = match self.watcher.follow_from() {
+            u64::MAX => 0,
+            next => next.saturating_sub(1),
+        };
+        let known = counted.max(self.record.cursor().saturating_sub(1));
+        let anew = self.record.is_of_another(incarnation, end)? || counted > end;
+        if anew {
+            self.watcher.begin_anew().map_err(AnalystError::State)?;
+        }
+        self.record.begin(incarnation, anew)?;
+        self.taken = self.record.cursor().saturating_sub(1);
+        Ok((known > end).then(|| {
+            format!(
+                "the journal ends with entry {end}, and entries up to {known} were stored: facts                  that were acknowledged are gone; stop the server and restore its backup"
+            )
+        }))
     }
 
     /// The same analyst, its counts registered.

@@ -249,14 +249,16 @@ impl Parts {
         getrandom::fill(&mut chance).map_err(role)?;
         let executor = Arc::clone(host.executor());
         let hash_key = u64::from_le_bytes(chance);
-        Analyst::open(executor, self.state.clone(), intel, watcher, hash_key)
-            .map(|analyst| {
-                let findings = &self.sessions.findings;
-                // Parts are made once, and so is their analyst.
-                let _ = findings.teller.set(analyst.teller());
-                analyst.registered(host.metrics())
-            })
-            .map_err(role)
+        let mut analyst =
+            Analyst::open(executor, self.state.clone(), intel, watcher, hash_key).map_err(role)?;
+        // Before any sensor is served: what they add hides where the journal ended.
+        if let Some(trouble) = analyst.compare(&self.journal).map_err(role)? {
+            log::error!("{trouble}");
+            host.myself().notice.set("journal", Some(trouble));
+        }
+        // Parts are made once, and so is their analyst.
+        let _ = self.sessions.findings.teller.set(analyst.teller());
+        Ok(analyst.registered(host.metrics()))
     }
 
     /// Starts the tasks; the one that is given back ends when it is dropped.
@@ -291,10 +293,12 @@ impl Parts {
         let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());
         let (sharing, shutdown) = (Arc::clone(&self.sessions.sharing), host.shutdown().clone());
         host.executor().spawn(async move { sharing.run(shutdown).await }).detach();
-        let stopped = Arc::clone(&self.stopped);
+        let (stopped, notice) = (Arc::clone(&self.stopped), host.myself().notice.clone());
         let task = async move {
             if let Err(error) = analysing.await {
-                log::error!("{error}; facts are still taken and stored, but not judged");
+                let trouble = format!("{error}; facts are still taken and stored, but not judged");
+                log::error!("{trouble}");
+                notice.set("analyst", Some(trouble));
                 *stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
             }
         };

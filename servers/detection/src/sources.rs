@@ -24,6 +24,7 @@ use lapwing_server_core::change::Change;
 use lapwing_server_core::evidence::Evidence;
 use lapwing_server_core::evidence::delivery::Suspicion;
 use lapwing_server_core::view::push_item;
+use lapwing_store::StoreError;
 use lapwing_store::journal::Journal;
 use smol::Timer;
 
@@ -244,6 +245,10 @@ impl Sources for Inside {
 impl Watcher for Inside {
     fn follow_from(&self) -> u64 {
         self.book.counted_to() + 1
+    }
+
+    fn begin_anew(&self) -> Result<(), StoreError> {
+        self.book.begin_anew()
     }
 
     fn machine(&self, sensor: SensorId) -> String {

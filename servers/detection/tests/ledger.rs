@@ -20,7 +20,7 @@ use lapwing_protocol::ledger::{
     LogStatement, RunKind,
 };
 use lapwing_protocol::message::Message;
-use lapwing_store::{Batch, DiskOptions, DiskStore, Store as _};
+use lapwing_store::{Batch, DiskOptions, DiskStore, Scan, Store as _};
 use scripted::running::Running;
 use scripted::{Connection, Log};
 
@@ -209,5 +209,23 @@ fn a_scan_names_the_first_chunk_that_is_not_as_it_was() {
         // A record that is gone; the last one, which only the head remembers.
         let scanned = verified_after(&executor, |_, batch| batch.delete(&entry(21)).unwrap()).await;
         let [(21, 21, _)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
+    });
+}
+
+#[test]
+fn a_log_that_is_wholly_gone_is_named_with_its_head() {
+    run(async |executor| {
+        let scanned = verified_after(&executor, |store, batch| {
+            let all = store.scan(&Scan::range(&[], &[0xff; 4], 10_000)).unwrap();
+            // Everything but what the journal says of itself and of its partition.
+            let of_log = all.iter().filter(|(key, _)| matches!(key.first(), Some(b'c' | b'h')));
+            let keys: Vec<_> = of_log.map(|(key, _)| key).collect();
+            assert!(keys.len() > 30, "{all:?}");
+            keys.into_iter().for_each(|key| batch.delete(key).unwrap());
+        })
+        .await;
+        let [(1, _, what)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
+        assert!(what.contains("the journal has nothing of it"), "{what}");
+        assert_eq!(scanned.stored, 0, "{scanned:?}");
     });
 }

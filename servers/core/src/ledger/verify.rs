@@ -14,6 +14,7 @@ use lapwing_protocol::digest::Chain;
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 use lapwing_protocol::ledger::{LedgerAnchor, RunKind};
 
+use self::single::wrong;
 use super::account::Account;
 use super::limits::{ANCHORS_MAX, FAULTS_MAX, SCAN_RUNS_MAX};
 use crate::delivery::RetiredLog;
@@ -102,6 +103,15 @@ pub struct SensorWord {
     pub seq: u64,
     /// The chain there.
     pub chain: Chain,
+}
+
+/// An account that was kept all along, and the entry that it ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAccount {
+    /// The account.
+    pub account: Account,
+    /// The last entry of its log; 0 where that is not known.
+    pub last_commit: u64,
 }
 
 /// Something that is not as it was acknowledged.
@@ -267,8 +277,24 @@ impl Verifier {
         }
     }
 
+    /// Whether everything of a log that ends with `last_commit` may be gone because of its age.
+    fn is_all_expired(&self, last_commit: u64) -> bool {
+        match last_commit {
+            0 => !self.expired.is_empty(),
+            last => self.expired.iter().any(|commits| commits.contains(&last)),
+        }
+    }
+
+    /// A log that the journal should have, begun where it has nothing of it: it has a row then.
+    fn row(&mut self, place: LogPlace) -> &mut Verified {
+        let LogPlace { sensor, log, .. } = place;
+        let start = Chain::start(self.deployment, sensor, place.lane(), log);
+        self.logs.entry(place).or_insert_with(|| Verified::begin(start))
+    }
+
     fn fault(&mut self, place: Option<LogPlace>, seq: u64, commit: u64, what: String) {
-        if let Some(log) = place.and_then(|place| self.logs.get_mut(&place)) {
+        if let Some(place) = place {
+            let log = self.row(place);
             if log.is_bad {
                 return;
             }
@@ -284,7 +310,7 @@ impl Verifier {
     /// Ends the scan. `kept` are the accounts that were kept all along, taken at the same entry;
     /// none where they stand at another one.
     #[must_use]
-    pub fn finish(mut self, kept: Option<&BTreeMap<LogPlace, Account>>) -> Outcome {
+    pub fn finish(mut self, kept: Option<&BTreeMap<LogPlace, KeptAccount>>) -> Outcome {
         for damage in std::mem::take(&mut self.damages) {
             let owner = self.heads.iter().find(|(_, it)| it.last_commit == Some(damage.commit));
             let place = owner.map(|(place, _)| *place);
@@ -313,7 +339,8 @@ impl Verifier {
             let what = match log {
                 Some(log) if log.last_commit > self.heads_at => None,
                 Some(log) => log.differs(&head.log),
-                None if head.log.next_seq == 1 || !self.expired.is_empty() => None,
+                None if head.log.next_seq == 1 => None,
+                None if self.is_all_expired(head.last_commit.unwrap_or(0)) => None,
                 None => Some(format!(
                     "the head says that chunks up to {} are stored; none is in the journal",
                     head.log.next_seq - 1
@@ -322,13 +349,34 @@ impl Verifier {
             let seq = log.map_or(1, |log| log.account.next_seq);
             if let Some(what) = what {
                 self.fault(Some(place), seq, head.last_commit.unwrap_or(0), what);
+                self.row(place).miss(head.log.next_index);
             }
         }
     }
 
-    fn compare_accounts(&mut self, kept: &BTreeMap<LogPlace, Account>) {
-        for (place, kept) in kept {
-            let Some(log) = self.logs.get(place) else { continue };
+    /// A log that the counters know and of which the journal has nothing at all.
+    fn miss(&mut self, place: LogPlace, kept: &KeptAccount) {
+        let stored = kept.account.sums().stored;
+        // The sum of old logs is of several, of which the journal may have none any more.
+        let is_sum = place.log == LogId([0; 16]);
+        if stored == 0 || is_sum || self.is_all_expired(kept.last_commit) {
+            return;
+        }
+        let what = format!(
+            "the counters say {stored} stored, to index {}; the journal has nothing of it",
+            kept.account.produced()
+        );
+        self.fault(Some(place), 1, kept.last_commit, what);
+        self.row(place).miss(kept.account.produced().saturating_add(1));
+    }
+
+    fn compare_accounts(&mut self, kept: &BTreeMap<LogPlace, KeptAccount>) {
+        for (place, known) in kept {
+            let kept = &known.account;
+            let Some(log) = self.logs.get(place).filter(|log| log.last_commit > 0) else {
+                self.miss(*place, known);
+                continue;
+            };
             let (found, told) = (log.account.sums(), kept.sums());
             let expired = found.dropped.get("retention").copied().unwrap_or(0);
             if expired > 0 || kept.sums().dropped.contains_key("retention") {
@@ -354,34 +402,6 @@ impl Verifier {
     }
 }
 
-/// What is wrong with an entry by itself; `chain` is what its bytes come to, where that is known.
-fn wrong(
-    entry: &StoredEntry<'_>,
-    chain: Option<Chain>,
-    next_index: u64,
-    follows: bool,
-) -> Option<String> {
-    match entry.what {
-        StoredWhat::Unreadable => return Some("its bytes are no chunk and no Jump".to_owned()),
-        StoredWhat::Chunk(_, seq, _) if seq != entry.seq => {
-            return Some(format!("its bytes say that they are chunk {seq}"));
-        }
-        StoredWhat::Chunk(..) | StoredWhat::Jump(_) => {}
-    }
-    let differs = chain.zip(entry.kept).is_some_and(|(chain, kept)| chain != kept);
-    if differs {
-        return Some(
-            "its bytes are not those that were acknowledged: the chain recomputed from them is \
-             not the one that was kept"
-                .to_owned(),
-        );
-    }
-    let is_dense = !follows || entry.first_index == next_index;
-    (!is_dense).then(|| {
-        format!("it begins at index {}, where {next_index} was expected", entry.first_index)
-    })
-}
-
 impl Verified {
     fn begin(chain: Chain) -> Self {
         Self {
@@ -392,6 +412,13 @@ impl Verified {
             last_commit: 0,
             is_anchored: true,
             is_bad: false,
+        }
+    }
+
+    /// Everything before `next_index` is missing, where the journal has nothing of the log.
+    fn miss(&mut self, next_index: u64) {
+        if self.last_commit == 0 {
+            self.account.fill(next_index, RunKind::Missing);
         }
     }
 
@@ -455,5 +482,6 @@ pub struct Outcome {
     pub beyond: u64,
 }
 
+mod single;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Not here: when. Keys in the state store: `e` evidence, `i` ids of evidence, `o` outcomes, `q`
 //! ids of outcomes, and `a` with a name for the rest. Invariant: the cursor is never written before
-//! what was found in front of it, and never goes back.
+//! what was found in front of it, and never goes back, unless the journal is another one.
 
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ use crate::watch;
 
 pub(crate) const INCARNATION_KEY: &[u8] = b"a/incarnation";
 const CURSOR_KEY: &[u8] = b"a/cursor";
+/// The incarnation of the journal that the cursor is of.
+const JOURNAL_KEY: &[u8] = b"a/journal";
 const READING_KEY: &[u8] = b"a/reading";
 
 /// What is to be written, and where writing stands.
@@ -95,6 +97,29 @@ impl Record {
     /// The first commit id that must be judged.
     pub(super) fn cursor(&self) -> u64 {
         self.cursor
+    }
+
+    /// Whether the cursor is not one of the journal of this incarnation that ends with `end`.
+    pub(super) fn is_of_another(
+        &self,
+        journal: Incarnation,
+        end: u64,
+    ) -> Result<bool, AnalystError> {
+        let known = self.state.get(JOURNAL_KEY).map_err(AnalystError::State)?;
+        // One that was written by an older version has no incarnation beside it.
+        let differs = known.is_some_and(|known| known != journal.0);
+        Ok(differs || self.cursor > end.saturating_add(1))
+    }
+
+    /// Writes whose the cursor is; one of another journal goes back to the beginning. Blocks.
+    pub(super) fn begin(&mut self, journal: Incarnation, anew: bool) -> Result<(), AnalystError> {
+        let mut rows = vec![Row { key: JOURNAL_KEY.to_vec(), value: Some(journal.0.to_vec()) }];
+        if anew {
+            self.cursor = 1;
+            rows.push(Row::put(CURSOR_KEY.to_vec(), &self.cursor));
+        }
+        let committing = self.state.submit(rows).map_err(AnalystError::State)?;
+        smol::block_on(committing.durable()).map(drop).map_err(AnalystError::State)
     }
 
     /// Where the feed of changed verdicts was read to.

@@ -44,6 +44,30 @@ fn facts_in_the_journal_become_evidence_at_once_and_once_over_restarts() {
 }
 
 #[test]
+fn a_journal_that_was_lost_is_judged_from_its_beginning_and_said() {
+    let (partitions, state) = (Arc::new(MemoryPartitions::new("run")), MemoryDisk::new("state"));
+    let run = Run::start(&partitions, &state);
+    run.append(1, 1, &lookup(1, "evil.example"));
+    assert_eq!(run.evidence_behind(0).1, 1);
+    run.append(2, 1, &lookup(2, "worse.example"));
+    let (_, cursor) = run.evidence_behind(1);
+    assert_eq!((cursor, run.trouble.as_deref()), (2, None));
+    run.stop();
+
+    // The same incarnation, and its end cut off: a store that takes damage for a torn tail.
+    let cut = Arc::new(MemoryPartitions::new("cut"));
+    let run = Run::start(&cut, &state);
+    let trouble = run.trouble.clone().unwrap();
+    assert!(trouble.contains("ends with entry 0") && trouble.contains("up to 2"), "{trouble}");
+    run.append(1, 1, &lookup(1, "third.example"));
+    assert_eq!(run.evidence_behind(2).0, ["domain:third.example"]);
+    run.stop();
+    let run = Run::start(&cut, &state);
+    assert_eq!(run.trouble, None, "what the journal has now is known");
+    run.stop();
+}
+
+#[test]
 fn a_cursor_in_an_older_segment_finds_the_rows_it_builds_on() {
     let partitions = Arc::new(MemoryPartitions::new("segments"));
     let journal = journal(&partitions);
@@ -76,19 +100,22 @@ struct Run {
     knowledge: Arc<Knowledge>,
     trigger: ShutdownTrigger,
     running: JoinHandle<Result<(), AnalystError>>,
+    /// What the comparison at the start said.
+    trouble: Option<String>,
 }
 
 impl Run {
     fn start(partitions: &Arc<MemoryPartitions>, state: &MemoryDisk) -> Self {
         let journal = journal(partitions);
-        let analyst = open(state, Some(Arc::new(BlockEverything::default())));
+        let mut analyst = open(state, Some(Arc::new(BlockEverything::default())));
+        let trouble = analyst.compare(&journal).unwrap();
         let knowledge = analyst.knowledge();
         let (trigger, shutdown) = shutdown::pair();
         let following = Arc::clone(&journal);
         let decoders = Decoders::new(DEPLOYMENT, 100);
         let running =
             std::thread::spawn(move || smol::block_on(analyst.run(following, decoders, shutdown)));
-        Self { journal, knowledge, trigger, running }
+        Self { journal, knowledge, trigger, running, trouble }
     }
 
     fn append(&self, seq: u64, segment: u64, chunk: &[u8]) {

@@ -14,7 +14,7 @@ use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::id::{Lane, LogId, SensorId};
 use lapwing_protocol::ledger::RunKind;
 use lapwing_server_core::ledger::limits::LOGS_MAX;
-use lapwing_server_core::ledger::{Account, LogPlace, pieces};
+use lapwing_server_core::ledger::{Account, KeptAccount, LogPlace, pieces};
 use lapwing_server_core::rows::{self, Row};
 use lapwing_store::{RowStore, StoreError};
 use serde::{Deserialize, Serialize};
@@ -107,6 +107,25 @@ impl Book {
         inner.counted_to = inner.counted_to.max(commit_id);
     }
 
+    /// The journal is another one, or ends before what was counted: it is counted anew.
+    /// What an account has it keeps, position by position, and takes no position twice. Blocks.
+    pub(crate) fn begin_anew(&self) -> Result<(), StoreError> {
+        let mut inner = self.lock();
+        let Inner { accounts, changed, .. } = &mut *inner;
+        for (place, kept) in accounts {
+            kept.last_commit = 0;
+            changed.insert(*place);
+        }
+        inner.counted_to = 0;
+        inner.saved_to = 0;
+        drop(inner);
+        let reached = Row::put(COUNTED_KEY.to_vec(), &0_u64);
+        smol::block_on(async {
+            self.state.submit(vec![reached])?.durable().await?;
+            self.save().await
+        })
+    }
+
     /// Writes what changed. The accounts first: one that is written and not reached names its last
     /// entry, and takes none twice.
     pub(crate) async fn save(&self) -> Result<(), StoreError> {
@@ -123,9 +142,12 @@ impl Book {
     }
 
     /// All accounts, and the entry up to which they count.
-    pub(crate) fn snapshot(&self) -> (BTreeMap<LogPlace, Account>, u64) {
+    pub(crate) fn snapshot(&self) -> (BTreeMap<LogPlace, KeptAccount>, u64) {
         let inner = self.lock();
-        let accounts = inner.accounts.iter().map(|(place, kept)| (*place, kept.account.clone()));
+        let accounts = inner.accounts.iter().map(|(place, kept)| {
+            let Kept { account, last_commit } = kept.clone();
+            (*place, KeptAccount { account, last_commit })
+        });
         (accounts.collect(), inner.counted_to)
     }
 

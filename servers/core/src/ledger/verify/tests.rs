@@ -260,14 +260,14 @@ fn counters_heads_and_the_sensors_word_that_differ_are_named() {
     rig.entries.iter().for_each(|kept| verifier.handle_entry(&kept.view()));
     let mut account = Account::default();
     account.take_chunk(1, 1, [(RunKind::Stored, 100)]);
-    let outcome = verifier.finish(Some(&BTreeMap::from([(place(1), account)])));
+    let outcome = verifier.finish(Some(&BTreeMap::from([(place(1), known(account))])));
     assert_eq!(named(&outcome), [(place(1), 6, 6)], "of each log the first alone");
 
     let mut verifier = Verifier::new(DEPLOYMENT, (rig.heads(1), 10), BTreeMap::new());
     rig.entries.iter().for_each(|kept| verifier.handle_entry(&kept.view()));
     let mut account = Account::default();
     account.take_chunk(10, 1, [(RunKind::Stored, 101)]);
-    let outcome = verifier.finish(Some(&BTreeMap::from([(place(1), account)])));
+    let outcome = verifier.finish(Some(&BTreeMap::from([(place(1), known(account))])));
     assert!(outcome.faults[0].what.contains("101 stored"), "{:?}", outcome.faults);
 }
 
@@ -282,4 +282,37 @@ fn a_log_that_was_stored_twice_counts_once() {
     let outcome = rig.scan(BTreeMap::new(), |_| Change::Keep);
     assert_eq!(outcome.faults, []);
     assert_eq!(outcome.logs[&place(1)].account.sums().stored, 100);
+}
+
+fn known(account: Account) -> KeptAccount {
+    KeptAccount { account, last_commit: 10 }
+}
+
+#[test]
+fn a_log_of_which_the_journal_has_nothing_is_named_and_does_not_balance() {
+    let rig = Rig::new(2, 10);
+    let account = |last_commit| {
+        let mut account = Account::default();
+        account.take_chunk(10, 1, [(RunKind::Stored, 100)]);
+        KeptAccount { account, last_commit }
+    };
+    let kept = BTreeMap::from([(place(1), account(19)), (place(2), account(20))]);
+    let scan = |expired: Option<Range<u64>>| {
+        // The head is gone with the entries.
+        let heads = BTreeMap::from([(place(1), rig.head(1))]);
+        let mut verifier = Verifier::new(DEPLOYMENT, (heads, 20), BTreeMap::new());
+        let left = rig.entries.iter().filter(|entry| entry.place == place(1));
+        left.for_each(|entry| verifier.handle_entry(&entry.view()));
+        expired.into_iter().for_each(|range| verifier.handle_expired(range));
+        verifier.finish(Some(&kept))
+    };
+    let outcome = scan(None);
+    assert_eq!(named(&outcome), [(place(2), 1, 20)]);
+    assert!(outcome.faults[0].what.contains("the journal has nothing of it"));
+    let sums = outcome.logs[&place(2)].account.sums();
+    assert_eq!((sums.stored, sums.missing), (0, 100));
+
+    // Retention of other entries hides nothing; that of its own last one explains it.
+    assert_eq!(named(&scan(Some(1..3))), [(place(2), 1, 20)]);
+    assert_eq!(named(&scan(Some(1..21))), []);
 }
