@@ -153,7 +153,7 @@ impl LaneSizes {
 }
 
 /// What a [`crate::Sensor`] itself takes at the most where addresses have 32 bits.
-pub const SENSOR_BYTES_32_BIT: usize = 3_200;
+pub const SENSOR_BYTES_32_BIT: usize = 3_216;
 
 #[cfg(target_pointer_width = "32")]
 const _: () = assert!(size_of::<crate::Sensor<'static>>() <= SENSOR_BYTES_32_BIT);
