@@ -51,8 +51,7 @@ pub const FRAME_PROGRESS_MS_MAX: u64 = 10_000;
 /// of answers of a busy sensor, many times over. Beyond it and [`FRAMES_PER_S`] it is not read from
 /// for a while; each chunk or Jump that is taken gives one back.
 pub const FRAMES_BURST: u32 = 256;
-/// The same a second, on average: an honest sensor says one in some seconds, and ten thousand that
-/// flood cost a tenth of a core.
+/// The same a second, on average: an honest sensor says one in some seconds.
 pub const FRAMES_PER_S: u32 = 16;
 /// What a Hello counts as: it makes the server look logs up and write some rows to the disk. So a
 /// session may say four at a stroke, then one in four seconds.

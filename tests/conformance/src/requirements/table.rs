@@ -44,6 +44,7 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("FRM-013", Server),
     ("FRM-014", Others),
     ("FRM-015", Server),
+    ("FRM-016", Server),
     ("VER-001", Page),
     ("VER-002", Page),
     ("VER-003", Both),

@@ -26,6 +26,12 @@ pub(super) const CASES: &[Case] = &[
         "A Ping in a session is answered; the flag to skip means nothing on a known kind.",
         ping_is_answered_in_a_session,
     ),
+    case(
+        "who_says_much_loses_nothing_by_it",
+        &["FRM-016"],
+        "Of hundreds of Pings in one piece each is answered, however slowly; then facts are taken.",
+        who_says_much_loses_nothing,
+    ),
     in_phase(
         case(
             "a_silent_sensor_is_pinged_and_given_up",
@@ -126,6 +132,18 @@ fn pong(link: &mut Link) -> Result<u64, String> {
         Message::Pong(pong) => Some(pong.nonce),
         _ => None,
     })
+}
+
+fn who_says_much_loses_nothing(cx: &mut Context<'_>) -> Checked {
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    let pings: Vec<u8> =
+        (1..=300).flat_map(|nonce| Message::from(Ping { nonce }).frame().to_bytes()).collect();
+    link.send_bytes(&pings);
+    for nonce in 1..=300 {
+        equal!(pong(&mut link)?, nonce, "FRM-016: the Pong that is next");
+    }
+    store(&mut link, &[log.fact()])?;
+    Ok(())
 }
 
 fn ping_is_answered_in_a_session(cx: &mut Context<'_>) -> Checked {
