@@ -200,7 +200,8 @@ impl Analyst {
         self.taken = self.record.cursor().saturating_sub(1);
         Ok((known > end).then(|| {
             format!(
-                "the journal ends with entry {end}, and entries up to {known} were stored: facts                  that were acknowledged are gone; stop the server and restore its backup"
+                "the journal ends with entry {end}, and entries up to {known} were stored: facts \
+                 that were acknowledged are gone; stop the server and restore its backup"
             )
         }))
     }

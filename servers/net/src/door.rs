@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+#[cfg(target_os = "linux")]
 use crate::limits::DOOR_NICE;
 use crate::runtime::Executor;
 use crate::shutdown::{self, ShutdownTrigger};
@@ -42,8 +43,8 @@ impl Door {
     }
 }
 
-/// Gives this thread, and no other, a lower priority. Where that is not allowed or means nothing it
-/// stays as it is.
+/// Gives this thread a lower priority. Where that is not allowed it stays as it is.
+#[cfg(target_os = "linux")]
 fn step_back() {
     let lowered = rustix::process::getpriority_process(None)
         .and_then(|now| rustix::process::setpriority_process(None, now + DOOR_NICE));
@@ -52,7 +53,11 @@ fn step_back() {
     }
 }
 
-#[cfg(test)]
+/// Elsewhere the priority is the whole process's: it stays as it is.
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
 

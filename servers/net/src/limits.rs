@@ -97,6 +97,7 @@ pub(crate) const BACKLOG_MAX: i32 = 1_024;
 pub(crate) const ACCEPTS_MAX: usize = 64;
 /// By how much the thread that does handshakes is nicer than those that serve: where a processor is
 /// short it gets a third of what one of them gets.
+#[cfg(target_os = "linux")]
 pub(crate) const DOOR_NICE: i32 = 5;
 
 /// Networks whose rate is remembered: 4,096 x about 64 bytes. At the bound those that are idle are
