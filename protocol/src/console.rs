@@ -184,7 +184,7 @@ pub struct EventView<'a> {
     pub received_ms: u64,
     /// The name of its kind.
     pub kind: &'a str,
-    /// put, patch, remove, forget, event, dropped, jump, undecoded, oversized or unreadable.
+    /// put, patch, remove, forget, event, dropped, jump, undecoded, oversized, unreadable, damaged.
     pub op: &'a str,
     /// Its element.
     pub element: ElementGuid,

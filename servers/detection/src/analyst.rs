@@ -43,6 +43,7 @@ use smol::channel::Receiver;
 use smol::future::or;
 use smol::lock::Mutex;
 
+use crate::damage::Damaged;
 use crate::follow::{Content, Decoders, Followed, Follower};
 pub(crate) use feed::Feed;
 pub(crate) use intel::Ask;
@@ -86,6 +87,11 @@ pub(crate) trait Watcher: Send + Sync + 'static {
 
     /// What an entry gives cause for, besides what its changes are judged to be.
     fn findings(&self, _followed: &Followed) -> Vec<Evidence> {
+        Vec::new()
+    }
+
+    /// Entries that cannot be read were passed over; gives what that is evidence of.
+    fn handle_damaged(&self, _damaged: &Damaged) -> Vec<Evidence> {
         Vec::new()
     }
 
@@ -283,12 +289,22 @@ impl Analyst {
             Ok::<_, AnalystError>(sensors)
         };
         let (follower, sensors) = smol::future::zip(rebuilding, taking).await;
-        let follower = follower.map_err(AnalystError::Journal)?;
+        let mut follower = follower.map_err(AnalystError::Journal)?;
+        self.pass_over(&mut follower);
         for sensor in sensors? {
             let (rows, divergent) = follower.standing(sensor);
             self.watcher.handle_standing(sensor, rows, divergent);
         }
         Ok(follower)
+    }
+
+    /// Tells of what could not be read.
+    fn pass_over(&mut self, follower: &mut Follower) {
+        for damaged in follower.take_damaged() {
+            for found in self.watcher.handle_damaged(&damaged) {
+                self.record.add_evidence(&found);
+            }
+        }
     }
 
     async fn wait(&self, follower: &Follower, shutdown: &Shutdown) -> Wake {
@@ -328,7 +344,8 @@ impl Analyst {
             let page = follower.page();
             (follower, page)
         });
-        let (follower, page) = read.await;
+        let (mut follower, page) = read.await;
+        self.pass_over(&mut follower);
         for followed in page.map_err(AnalystError::Journal)? {
             let (sensor, commit_id) = (followed.sensor, followed.commit_id);
             self.watcher.handle_followed(&followed);

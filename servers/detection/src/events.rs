@@ -4,8 +4,8 @@
 //! that, so that reading on costs no rebuilding. A cursor that is not kept is read up to from the
 //! beginning, which gives the same answer later.
 //!
-//! Invariant: every stored fact once, in commit order; a hole, an undecoded chunk and one whose
-//! facts do not fit a page have a row each.
+//! Invariant: every stored fact once, in commit order; a hole, an undecoded chunk, one whose facts
+//! do not fit a page and one that cannot be read have a row each.
 
 #[cfg(test)]
 mod tests;
@@ -15,14 +15,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lapwing_protocol::console::EventView;
 use lapwing_protocol::delivery::{Jump, JumpCause};
-use lapwing_protocol::id::{DeploymentId, ElementGuid};
+use lapwing_protocol::id::{DeploymentId, ElementGuid, Lane, LogId, SensorId};
 use lapwing_protocol::items::Items;
 use lapwing_server_core::change::Change;
 use lapwing_server_core::view::{OwnedCell, OwnedNamedCell, named_cells_bytes, push_item};
 use lapwing_store::StoreError;
-use lapwing_store::journal::{Entry, Journal, PageLimit};
+use lapwing_store::journal::{Journal, PageLimit};
 
 use crate::console::Facts;
+use crate::damage::{self, Damaged, Owner, Step};
 use crate::follow::{Content, Decoders, Followed};
 use crate::roster::Roster;
 
@@ -52,7 +53,7 @@ struct Reader {
     next: u64,
     decoders: Decoders,
     /// Entries that were read and did not fit the page: at most [`READ`].
-    waiting: VecDeque<Entry>,
+    waiting: VecDeque<Step>,
     /// Where the journal is read on.
     read_next: u64,
 }
@@ -63,21 +64,21 @@ impl Reader {
         Self { next: 1, decoders, waiting: VecDeque::new(), read_next: 1 }
     }
 
-    /// The next entry; `None` at the journal's end.
-    fn entry(&mut self, journal: &Journal) -> Result<Option<Entry>, StoreError> {
+    /// The next entry, or what cannot be read in its place; `None` at the journal's end.
+    fn step(&mut self, journal: &Journal) -> Result<Option<Step>, StoreError> {
         while self.waiting.is_empty() {
-            let read = journal.read_from(self.read_next, READ)?;
-            if read.entries.is_empty() && read.next == self.read_next {
+            let read = damage::read(journal, self.read_next, READ)?;
+            if read.steps.is_empty() && read.next == self.read_next {
                 return Ok(None);
             }
             // What retention took away is passed over.
-            self.next = self.next.max(read.entries.first().map_or(read.next, |it| it.commit_id));
+            self.next = self.next.max(read.steps.first().map_or(read.next, Step::commit));
             self.read_next = read.next;
-            self.waiting.extend(read.entries);
+            self.waiting.extend(read.steps);
         }
-        let entry = self.waiting.pop_front();
-        self.next = self.waiting.front().map_or(self.read_next, |entry| entry.commit_id);
-        Ok(entry)
+        let step = self.waiting.pop_front();
+        self.next = self.waiting.front().map_or(self.read_next, Step::commit);
+        Ok(step)
     }
 }
 
@@ -100,9 +101,17 @@ impl Exporter {
         let mut page = Facts::default();
         let mut count = 0;
         while count < limit && page.items.len() < PAGE_BYTES {
-            let Some(entry) = reader.entry(&self.journal)? else {
+            let Some(step) = reader.step(&self.journal)? else {
                 page.at_end = true;
                 break;
+            };
+            let entry = match step {
+                Step::Entry(entry) => entry,
+                Step::Damaged(damaged) => {
+                    self.push_damaged(&mut page.items, &damaged);
+                    count += 1;
+                    continue;
+                }
             };
             if let Some(followed) = reader.decoders.decode_behind(&self.journal, &entry)? {
                 count += self.push(&mut page.items, &followed);
@@ -122,8 +131,10 @@ impl Exporter {
         drop(readers);
         let mut reader = Reader::new(self.deployment, self.rows_max);
         while reader.next < cursor {
-            let Some(entry) = reader.entry(&self.journal)? else { break };
-            reader.decoders.decode_behind(&self.journal, &entry)?;
+            let Some(step) = reader.step(&self.journal)? else { break };
+            if let Step::Entry(entry) = step {
+                reader.decoders.decode_behind(&self.journal, &entry)?;
+            }
         }
         Ok(reader)
     }
@@ -136,10 +147,44 @@ impl Exporter {
         }
     }
 
+    /// The name of a sensor's machine.
+    fn machine(&self, sensor: SensorId) -> String {
+        let machine = self.roster.find(sensor);
+        machine.map(|member| member.about().record.name.clone()).unwrap_or_default()
+    }
+
+    /// Appends the row of what cannot be read.
+    fn push_damaged(&self, items: &mut Vec<u8>, damaged: &Damaged) {
+        let Damaged { commits, what, owner } = damaged;
+        let fields = named_cells_bytes(&[
+            named("commit", OwnedCell::U64(commits.start)),
+            named("count", OwnedCell::U64(commits.end - commits.start)),
+            named("reason", OwnedCell::Text(what.clone())),
+        ]);
+        let nobody =
+            Owner { sensor: SensorId([0; 16]), lane: Lane::Bulk, log: LogId([0; 16]), seq: 0 };
+        let Owner { sensor, lane, log, seq } = owner.unwrap_or(nobody);
+        let view = EventView {
+            sensor,
+            machine: &self.machine(sensor),
+            lane,
+            log,
+            seq,
+            index: 0,
+            source_seq: None,
+            time_ns: 0,
+            received_ms: 0,
+            kind: "",
+            op: "damaged",
+            element: ElementGuid([0; 16]),
+            fields: Items::from_bytes(&fields),
+        };
+        push_item(items, &view);
+    }
+
     /// Appends the rows of one entry; gives their number.
     fn push(&self, items: &mut Vec<u8>, followed: &Followed) -> usize {
-        let machine = self.roster.find(followed.sensor);
-        let machine = machine.map(|member| member.about().record.name.clone()).unwrap_or_default();
+        let machine = self.machine(followed.sensor);
         let row = Row { followed, machine: &machine };
         match &followed.content {
             Content::Changes(decoded) => {

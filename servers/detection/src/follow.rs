@@ -5,7 +5,7 @@
 //! after the cursor find the state they build on.
 //!
 //! Invariant: entries are handed out in commit order, each once; nothing is read that is not
-//! durable.
+//! durable. What cannot be read is passed over, and told; what builds on it does not decode.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use lapwing_protocol::error::{DecodeError, from_bytes};
 use lapwing_protocol::id::{DeploymentId, Lane, LogId, SensorId};
 use lapwing_server_core::decode::{BuiltIn, Decoded, Decoder, LogContext};
 use lapwing_store::StoreError;
-use lapwing_store::journal::{Entry, Journal, LaneKey, LogKey, PageLimit};
+use lapwing_store::journal::{Entry, Head, Journal, LaneKey, LogKey, PageLimit};
 
+use crate::damage::{self, Damaged, Passage, Step};
 use crate::ingest::{EntryForm, EntryHeader};
 use crate::roster::lane_of;
 
@@ -83,7 +84,7 @@ impl Decoders {
 
     /// Decodes one entry of `journal`, and before it what stands before it in its segment, where
     /// that was not the last: a cursor may lie within a segment, and a log may come back in the
-    /// midst of one. Blocks.
+    /// midst of one. Where that is damaged, nothing decodes until a chunk opens. Blocks.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -97,16 +98,39 @@ impl Decoders {
         let opens = EntryHeader::decode(&entry.header).is_ok_and(|it| it.seq == entry.segment);
         let is_next = self.last_decoded.get(&entry.log.lane) == Some(&entry.previous);
         if !opens && !is_next {
-            // From before the segment on, so that the walk does not end at that new start.
-            let before = entry.segment.saturating_sub(1);
-            let range = journal.log_range(&entry.log, before..=entry.segment)?;
-            for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
-                if let Some(before) = journal.entry(commit_id)? {
-                    self.decode(&before);
-                }
+            match self.decode_before(journal, entry) {
+                Err(error) if error.is_damage() => self.await_opening(entry),
+                other => other?,
             }
         }
         Ok(self.decode(entry))
+    }
+
+    /// Decodes what stands before `entry` in its segment.
+    fn decode_before(&mut self, journal: &Journal, entry: &Entry) -> Result<(), StoreError> {
+        // From before the segment on, so that the walk does not end at that new start.
+        let before = entry.segment.saturating_sub(1);
+        let range = match journal.log_range(&entry.log, before..=entry.segment) {
+            // What is damaged may lie before the segment, and be none of its concern.
+            Err(error) if error.is_damage() => {
+                journal.log_range(&entry.log, entry.segment..=entry.segment)?
+            }
+            other => other?,
+        };
+        for commit_id in range.commits.into_iter().filter(|id| *id < entry.commit_id) {
+            if let Some(before) = journal.entry(commit_id)? {
+                self.decode(&before);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something before `entry` is missing: of its log nothing decodes until a chunk opens.
+    fn await_opening(&mut self, entry: &Entry) {
+        let Some(lane) = lane_of(entry.log.lane.lane) else { return };
+        if let Some(decoder) = self.by_lane.get_mut(&(SensorId(entry.log.lane.sensor), lane)) {
+            decoder.await_opening();
+        }
     }
 
     /// Decodes one entry; entries of a lane must come in order.
@@ -170,6 +194,8 @@ pub(crate) struct Follower {
     decoders: Decoders,
     /// The next commit id.
     next: u64,
+    /// What could not be read since it was last asked for.
+    damaged: Vec<Damaged>,
 }
 
 impl Follower {
@@ -182,7 +208,7 @@ impl Follower {
         mut give: impl FnMut(Followed),
     ) -> Result<Self, StoreError> {
         let next = next.max(1);
-        let mut follower = Self { journal, decoders, next };
+        let mut follower = Self { journal, decoders, next, damaged: Vec::new() };
         let mut after = None;
         loop {
             let page = follower.journal.heads(after.as_ref(), 256)?;
@@ -190,13 +216,63 @@ impl Follower {
             after = Some(*last);
             for (lane, head) in page {
                 let log = LogKey { lane, log: head.log };
-                let range = follower.journal.log_range(&log, head.segment..=head.segment)?;
-                for commit_id in range.commits.into_iter().filter(|id| *id < next) {
-                    let Some(entry) = follower.journal.entry(commit_id)? else { continue };
-                    follower.decoders.decode(&entry).into_iter().for_each(&mut give);
+                match follower.rebuild_lane(&log, &head, &mut give) {
+                    Err(error) if error.is_damage() => {
+                        follower.rebuild_past_damage(&log, &head, &mut give)?;
+                    }
+                    other => other?,
                 }
             }
         }
+    }
+
+    /// Decodes the segment in which the head of a lane stands, as far as the cursor.
+    fn rebuild_lane(
+        &mut self,
+        log: &LogKey,
+        head: &Head,
+        give: &mut impl FnMut(Followed),
+    ) -> Result<(), StoreError> {
+        let range = self.journal.log_range(log, head.segment..=head.segment)?;
+        for commit_id in range.commits.into_iter().filter(|id| *id < self.next) {
+            let Some(entry) = self.journal.entry(commit_id)? else { continue };
+            self.decoders.decode(&entry).into_iter().for_each(&mut *give);
+        }
+        Ok(())
+    }
+
+    /// The same where the walk back from the head ends in damage: by reading everything from the
+    /// segment's start on.
+    fn rebuild_past_damage(
+        &mut self,
+        log: &LogKey,
+        head: &Head,
+        give: &mut impl FnMut(Followed),
+    ) -> Result<(), StoreError> {
+        let mut from = head.segment_start;
+        while from < self.next {
+            let Passage { steps, next } = damage::read(&self.journal, from, PAGE)?;
+            for step in steps {
+                match step {
+                    Step::Entry(entry) if entry.log == *log && entry.commit_id < self.next => {
+                        let followed = self.decoders.decode_behind(&self.journal, &entry)?;
+                        followed.into_iter().for_each(&mut *give);
+                    }
+                    Step::Entry(_) => {}
+                    Step::Damaged(damaged) => self.damaged.push(damaged),
+                }
+            }
+            if next == from {
+                break;
+            }
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// What could not be read since this was last asked.
+    pub(crate) fn take_damaged(&mut self) -> Vec<Damaged> {
+        std::mem::take(&mut self.damaged)
     }
 
     /// The journal that is followed.
@@ -217,12 +293,17 @@ impl Follower {
     /// The entries that are durable behind the last page, decoded; none when there are none.
     /// Blocks.
     pub(crate) fn page(&mut self) -> Result<Vec<Followed>, StoreError> {
-        let page = self.journal.read_from(self.next, PAGE)?;
-        let mut followed = Vec::with_capacity(page.entries.len());
-        for entry in &page.entries {
-            followed.extend(self.decoders.decode_behind(&self.journal, entry)?);
+        let Passage { steps, next } = damage::read(&self.journal, self.next, PAGE)?;
+        let mut followed = Vec::with_capacity(steps.len());
+        for step in steps {
+            match step {
+                Step::Entry(entry) => {
+                    followed.extend(self.decoders.decode_behind(&self.journal, &entry)?);
+                }
+                Step::Damaged(damaged) => self.damaged.push(damaged),
+            }
         }
-        self.next = page.next;
+        self.next = next;
         Ok(followed)
     }
 }

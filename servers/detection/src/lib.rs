@@ -17,6 +17,7 @@ mod backup;
 mod commands;
 mod config;
 mod console;
+mod damage;
 mod events;
 mod fault;
 mod follow;

@@ -31,6 +31,7 @@ use crate::backup;
 use crate::commands::Commands;
 use crate::config::Config;
 use crate::console::Console;
+use crate::damage::Damages;
 use crate::events::Exporter;
 use crate::follow::Decoders;
 use crate::heartbeat::Beat;
@@ -198,12 +199,7 @@ impl Parts {
             limits,
             changed: Event::new(),
             reported: Event::new(),
-            findings: Arc::new(Findings {
-                deployment: config.server.deployment,
-                server_name: config.server.name.clone(),
-                state: state.clone(),
-                teller: OnceLock::new(),
-            }),
+            findings: findings(&config, &state),
         };
         let sessions = Arc::new(sessions);
         let desk = open_desk(&config, host)?;
@@ -223,6 +219,7 @@ impl Parts {
             exporter: Arc::new(exporter),
             book,
             scanner: Arc::new(scanner),
+            damages: Damages::open(&state, &host.myself().notice, host.metrics()).map_err(role)?,
         };
         Ok(Self {
             config,
@@ -291,6 +288,8 @@ impl Parts {
         let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
         let analysing = analyst.run(Arc::clone(&self.journal), decoders, host.shutdown().clone());
+        let (inside, journal) = (Arc::clone(&self.inside), Arc::clone(&self.journal));
+        host.executor().spawn(smol::unblock(move || inside.damages.look_again(&journal))).detach();
         let (sharing, shutdown) = (Arc::clone(&self.sessions.sharing), host.shutdown().clone());
         host.executor().spawn(async move { sharing.run(shutdown).await }).detach();
         let (stopped, notice) = (Arc::clone(&self.stopped), host.myself().notice.clone());
@@ -390,6 +389,15 @@ fn shared_budget(limits: SessionLimits, host: &Host, roster: &Arc<Roster>) -> Ar
     let metrics = ShareMetrics::registered(host.metrics());
     let gauge = host.storage().gauge();
     Arc::new(Sharing::new(limits.in_flight_bytes_max, gauge, Arc::clone(roster), metrics))
+}
+
+fn findings(config: &Config, state: &RowStore) -> Arc<Findings> {
+    Arc::new(Findings {
+        deployment: config.server.deployment,
+        server_name: config.server.name.clone(),
+        state: state.clone(),
+        teller: OnceLock::new(),
+    })
 }
 
 fn open_desk(config: &Config, host: &Host) -> Result<Option<Arc<EnrolmentDesk>>, HostError> {

@@ -30,6 +30,7 @@ use smol::Timer;
 
 use crate::analyst::Watcher;
 use crate::console::{Answering, Facts, Sources};
+use crate::damage::{Damaged, Damages, Owner};
 use crate::events::Exporter;
 use crate::follow::{Content, Followed};
 use crate::ledger::{self, Book, Scanner};
@@ -44,6 +45,7 @@ pub(crate) struct Inside {
     pub(crate) exporter: Arc<Exporter>,
     pub(crate) book: Arc<Book>,
     pub(crate) scanner: Arc<Scanner>,
+    pub(crate) damages: Damages,
 }
 
 /// How old a sensor's report may be when the ledger is asked for, in milliseconds.
@@ -279,6 +281,20 @@ impl Watcher for Inside {
         };
         let of = (followed.sensor, about.record.name.as_str());
         self.sessions.findings.evidence(now_ms, of, suspicion.as_slice())
+    }
+
+    fn handle_damaged(&self, damaged: &Damaged) -> Vec<Evidence> {
+        self.damages.handle(damaged);
+        let Some(Owner { sensor, lane, log, seq }) = damaged.owner else { return Vec::new() };
+        let Some(member) = self.sessions.roster.find(sensor) else { return Vec::new() };
+        // As after a chunk that does not decode: what follows builds on what is not there.
+        let (now_ms, reason) = (clock::monotonic_ms(), ResyncReason::Undecodable);
+        member.receiver().handle_divergent(now_ms, lane, seq, reason);
+        member.wake.notify(usize::MAX);
+        let about = member.about();
+        let of = (sensor, about.record.name.as_str());
+        let suspicion = [Suspicion::JournalDamaged(lane, log, seq)];
+        self.sessions.findings.evidence(clock::unix_ms(), of, &suspicion)
     }
 
     fn handle_page(&self, next: u64) {

@@ -11,8 +11,9 @@ use lapwing_net::peer::to_body;
 use lapwing_net::runtime::Executor;
 use lapwing_protocol::call::{Method, Reply};
 use lapwing_protocol::code::Code;
-use lapwing_protocol::console::SensorReport;
+use lapwing_protocol::console::{EventView, SensorReport};
 use lapwing_protocol::error::{from_bytes, to_slice};
+use lapwing_protocol::feed::{FeedPage, FeedRequest};
 use lapwing_protocol::id::Lane;
 use lapwing_protocol::items::Items;
 use lapwing_protocol::ledger::{
@@ -20,6 +21,7 @@ use lapwing_protocol::ledger::{
     LogStatement, RunKind,
 };
 use lapwing_protocol::message::Message;
+use lapwing_protocol::registration::ServerStatus;
 use lapwing_store::{Batch, DiskOptions, DiskStore, Scan, Store as _};
 use scripted::running::Running;
 use scripted::{Connection, Log};
@@ -50,6 +52,22 @@ impl Running {
             (page.behind == 0).then_some((runs, row.told, seen))
         })
         .await
+    }
+
+    /// Sequence and op of each row of the export.
+    async fn exported(&self) -> Vec<(u64, String)> {
+        let request = FeedRequest { incarnation: None, cursor: 0, limit: 0, wait_ms: 0 };
+        let reply = call(&self.console, Method::EVENTS, &to_body(&request).unwrap()).await.unwrap();
+        let page: FeedPage<'_, EventView<'_>> = from_bytes(&reply).unwrap();
+        assert!(page.at_end);
+        let rows = page.items.iter().map(Result::unwrap);
+        rows.map(|row| (row.seq, row.op.to_owned())).collect()
+    }
+
+    /// What is not as it should be, as the status says.
+    async fn trouble(&self) -> String {
+        let reply = call(&self.console, Method::STATUS, &[]).await.unwrap();
+        from_bytes::<ServerStatus<'_>>(&reply).unwrap().trouble.to_owned()
     }
 
     async fn verify(&self) -> Scanned {
@@ -227,5 +245,47 @@ fn a_log_that_is_wholly_gone_is_named_with_its_head() {
         let [(1, _, what)] = scanned.faults.as_slice() else { panic!("{scanned:?}") };
         assert!(what.contains("the journal has nothing of it"), "{what}");
         assert_eq!(scanned.stored, 0, "{scanned:?}");
+    });
+}
+
+#[test]
+fn a_damaged_entry_ends_neither_following_nor_the_export_and_stays_said() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let (server, mut bulk, sensor) = thirty(&deployment, &executor).await;
+        server.kept().await;
+        server.stop().await;
+        drop(sensor);
+        change(&deployment, |_, batch| batch.put_sealed(&entry(9), &[7; 60]).unwrap());
+        // Without its state the server follows its journal from the beginning.
+        std::fs::remove_dir_all(deployment.folder().join("d1-data").join("state")).unwrap();
+
+        let server = Running::start(&deployment, &executor).await;
+        let hole = [(RunKind::Stored, 8), (RunKind::Missing, 9), (RunKind::Stored, 30)];
+        let hole = hole.map(|(kind, to_index)| LedgerRun { kind, to_index });
+        assert_eq!(server.kept().await.0, hole);
+        let trouble = server.trouble().await;
+        assert!(trouble.contains("entry 9 (chunk 9 of sensor 0707"), "{trouble}");
+        let mut expected: Vec<_> = (1..=30).map(|seq| (seq, String::from("event"))).collect();
+        expected[8].1 = String::from("damaged");
+        assert_eq!(server.exported().await, expected);
+
+        // What comes later is followed too.
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+        sensor.greet(&[&bulk], None).await;
+        report(&mut sensor, &bulk, (37, 6)).await;
+        sensor.send_chunk(&bulk.lookup()).await;
+        sensor.ack_of(Lane::Bulk, 31).await;
+        let runs = server.kept().await.0;
+        assert_eq!(runs.last(), Some(&LedgerRun { kind: RunKind::Stored, to_index: 31 }));
+        server.stop().await;
+        drop(sensor);
+
+        // The entry is behind the cursor now, and as damaged as it was.
+        let server = Running::start(&deployment, &executor).await;
+        server.kept().await;
+        let trouble = server.trouble().await;
+        assert!(trouble.contains("entry 9 (chunk 9 of sensor 0707"), "{trouble}");
+        server.stop().await;
     });
 }

@@ -7,6 +7,7 @@
 //! Invariant: an honest sensor that is stopped, killed, cut off from power or moved raises none;
 //! the same thing noticed again has the same id.
 
+use lapwing_protocol::console::Severity::{Low, Medium};
 use lapwing_protocol::console::{ActivityType, Severity};
 use lapwing_protocol::delivery::LossReason;
 use lapwing_protocol::digest::derived_id;
@@ -51,6 +52,8 @@ pub enum Suspicion {
     ClockSkew(BootId, u64, bool),
     /// DLV-010: a chunk of the segment does not decode.
     Undecodable(Lane, LogId, u64, u64),
+    /// STO-054: the entry of a chunk that was acknowledged cannot be read any more.
+    JournalDamaged(Lane, LogId, u64),
     /// DLV-012: the state here differs from the sensor's, again and again.
     Divergent(Lane, LogId, u64),
 }
@@ -75,6 +78,19 @@ struct Wording {
     title: String,
     key: String,
     place: Option<(Lane, LogId)>,
+}
+
+fn journal_damaged(subject: Subject<'_>, (lane, log, seq): (Lane, LogId, u64)) -> Wording {
+    let Subject { machine, server, .. } = subject;
+    Wording {
+        rule: "journal_damaged",
+        severity: Medium,
+        title: format!(
+            "the journal of {server} is damaged: chunk {seq} of {machine} cannot be read"
+        ),
+        key: format!("{lane:?}:{log}:{seq}"),
+        place: Some((lane, log)),
+    }
 }
 
 impl Suspicion {
@@ -115,7 +131,6 @@ impl Suspicion {
     }
 
     fn wording(&self, subject: Subject<'_>) -> Wording {
-        use Severity::{Low, Medium};
         let Subject { machine, server, .. } = subject;
         let of_log = |rule, severity, lane: &Lane, log: &LogId, title| Wording {
             rule,
@@ -178,6 +193,7 @@ impl Suspicion {
                 let wording = of_log("chunk_undecodable", Medium, lane, log, title);
                 Wording { key: format!("{}:{segment}", wording.key), ..wording }
             }
+            Self::JournalDamaged(lane, log, seq) => journal_damaged(subject, (*lane, *log, *seq)),
             Self::Divergent(lane, log, segment) => {
                 let title =
                     format!("the state of {machine} differs from what it sends, again and again");

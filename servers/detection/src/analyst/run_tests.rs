@@ -12,8 +12,10 @@ use lapwing_protocol::feed::{FeedPage, FeedRequest};
 use lapwing_protocol::id::{BootId, DeploymentId, Lane, LogId, SensorId};
 use lapwing_protocol::op::{ENCODING_PLAIN_ROWS, Literal, OpWriter, Preamble, RowChange};
 use lapwing_protocol::row;
-use lapwing_store::MemoryDisk;
-use lapwing_store::journal::{Append, Incarnation, JournalOptions, LogKey, MemoryPartitions};
+use lapwing_store::journal::{
+    Append, Incarnation, JournalOptions, LogKey, MemoryPartitions, Partitions as _,
+};
+use lapwing_store::{Batch, MemoryDisk};
 
 use super::tests::{BlockEverything, open};
 use super::*;
@@ -92,6 +94,43 @@ fn a_cursor_in_an_older_segment_finds_the_rows_it_builds_on() {
         })
         .collect();
     assert_eq!(states, ["patch failed", "restated stopped"]);
+}
+
+#[test]
+fn a_damaged_entry_of_the_live_segment_ends_neither_rebuilding_nor_following() {
+    for next in [1, 3, 4] {
+        let partitions = Arc::new(MemoryPartitions::new("damaged"));
+        let journal = journal(&partitions);
+        for (seq, chunk) in
+            [(1, keyframe(1, "active")), (2, patch(2, "failed")), (3, patch(3, "stopped"))]
+        {
+            append(&journal, 1, seq, &chunk);
+        }
+        drop(journal);
+        // The second entry opened a partition: its day is a later one than that of the opening.
+        let store = partitions.open(2).unwrap();
+        let mut batch = Batch::new();
+        batch.put_sealed(b"c\0\0\0\0\0\0\0\x02\0\0", &[7; 60]).unwrap();
+        store.apply(batch).unwrap();
+        store.sync().unwrap();
+        drop(store);
+
+        let journal = self::journal(&partitions);
+        let mut told = Vec::new();
+        let tell = |it: &Followed| (it.commit_id, matches!(it.content, Content::Changes(_)));
+        let decoders = Decoders::new(DEPLOYMENT, 100);
+        let following = Arc::clone(&journal);
+        let mut follower =
+            Follower::rebuild(following, decoders, next, |it| told.push(tell(&it))).unwrap();
+        append(&journal, 2, 4, &keyframe(4, "active"));
+        append(&journal, 2, 5, &patch(5, "failed"));
+        told.extend(follower.page().unwrap().iter().map(tell));
+        // What builds on it does not decode; the next keyframe does.
+        assert_eq!(told, [(1, true), (3, false), (4, true), (5, true)], "from {next}");
+        let damaged: Vec<u64> =
+            follower.take_damaged().into_iter().flat_map(|it| it.commits).collect();
+        assert_eq!(damaged, [2], "from {next}");
+    }
 }
 
 /// An analyst that runs, with its journal.

@@ -1,5 +1,7 @@
 //! Questions in the query language, process trees, and the export of stored facts.
 
+mod unread;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::ops::RangeInclusive;
@@ -15,6 +17,7 @@ use serde::Deserialize;
 use serde_json::json;
 use smol::stream;
 
+use self::unread::Unread;
 use super::params::{Body, Id, Params};
 use crate::backend::EventCursor;
 use crate::limits::ROWS_MAX;
@@ -68,7 +71,8 @@ pub(super) async fn tree(
 }
 
 /// `GET /events?sensor=`: every stored fact once, merged over servers, one JSON object a line.
-/// Ends with `{"partial": true, "reason": ...}` where a server could not be read to its end.
+/// Ends with `{"partial": true, "reason": ...}` where a server could not be read to its end, or
+/// entries of its journal could not.
 pub(super) async fn events(
     _: ApiActor,
     State(app): State<App>,
@@ -86,6 +90,7 @@ pub(super) async fn events(
         end: None,
         told: Told::default(),
         failures: Vec::new(),
+        unread: Unread::default(),
         is_done: false,
     };
     let lines = stream::unfold(export, |mut export| async move {
@@ -107,6 +112,7 @@ struct Export {
     end: Option<u64>,
     told: Told,
     failures: Vec<String>,
+    unread: Unread,
     is_done: bool,
 }
 
@@ -135,11 +141,15 @@ impl Export {
                 }
             }
         }
-        if self.is_done || self.failures.is_empty() {
+        if self.is_done {
             return None;
         }
         self.is_done = true;
-        let reason = self.failures.join("; ");
+        let missing: Vec<String> = self.failures.drain(..).chain(self.unread.words()).collect();
+        if missing.is_empty() {
+            return None;
+        }
+        let reason = missing.join("; ");
         Some(format!("{}\n", json!({ "partial": true, "reason": reason })))
     }
 
@@ -153,10 +163,12 @@ impl Export {
     fn lines(&mut self, events: Vec<Event>) -> String {
         let mut text = String::new();
         for event in events {
+            let is_unknown = event.sensor == SensorId([0; 16]).to_string();
             let is_other = self.sensor.as_ref().is_some_and(|sensor| *sensor != event.sensor);
-            if is_other || !self.told.is_news(&event) {
+            if is_other && !is_unknown || !self.told.is_news(&event) {
                 continue;
             }
+            self.unread.take(&event);
             match serde_json::to_string(&event) {
                 Ok(line) => {
                     text.push_str(&line);
@@ -186,9 +198,9 @@ struct Told {
 
 impl Told {
     /// Whether no server before told of the chunk that `event` stands in. A Jump is a server's own:
-    /// it says what is not there, and that may be on another server.
+    /// it says what is not there, and that may be on another server. So is damage.
     fn is_news(&mut self, event: &Event) -> bool {
-        if event.op == "jump" {
+        if matches!(event.op.as_str(), "jump" | "damaged") {
             return true;
         }
         let log = (event.sensor.clone(), event.lane, event.log.clone());
@@ -219,6 +231,7 @@ mod tests {
     use lapwing_protocol::items::Items;
 
     use super::*;
+    use crate::view::Cell;
 
     fn event(seq: u64, index: u64, op: &str) -> Event {
         let view = EventView {
@@ -255,5 +268,34 @@ mod tests {
         assert_eq!(news(&[(1, 1, "jump"), (2, 3, "event"), (2, 4, "event")], true), [true; 3]);
         let second = [(1, 1, "event"), (1, 2, "event"), (2, 3, "event"), (3, 5, "event")];
         assert_eq!(news(&second, false), [true, true, false, true]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_said_by_its_log_and_hides_nothing() {
+        let fields = |count: u64| {
+            [("commit", 9), ("count", count)]
+                .map(|(name, value)| (String::from(name), Cell::U64(value)))
+        };
+        let damaged = |sensor: u8, count| Event {
+            sensor: SensorId([sensor; 16]).to_string(),
+            fields: fields(count).into_iter().collect(),
+            ..event(9, 0, "damaged")
+        };
+        let mut unread = Unread::default();
+        assert!(!unread.take(&event(8, 8, "event")));
+        assert!([damaged(1, 1), damaged(1, 1), damaged(0, 300)].iter().all(|it| unread.take(it)));
+        let words: Vec<String> = unread.words().collect();
+        let log = LogId([2; 16]);
+        let named = format!(
+            "d: 2 entries of sensor {}, lane bulk, log {log} cannot be read, the first is entry 9",
+            SensorId([1; 16])
+        );
+        let unknown = "d: 300 entries of an unknown sensor cannot be read, the first is entry 9";
+        assert_eq!(words, [unknown.to_owned(), named]);
+
+        let mut told = Told::default();
+        assert!(told.is_news(&damaged(1, 1)));
+        told.next_server();
+        assert!(told.is_news(&event(9, 9, "event")), "another server has it");
     }
 }
