@@ -24,9 +24,7 @@ use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::Memory;
 use lapwing_protocol::id::{Lane, SensorId};
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX};
-use lapwing_server_core::delivery::{
-    Entry, EntryKind, Offerings, PeerFault, Rest, Session, SessionEvent,
-};
+use lapwing_server_core::delivery::{Entry, Offerings, PeerFault, Rest, Session, SessionEvent};
 use lapwing_store::journal::Journal;
 use lapwing_store::{RowStore, StoreError};
 use smol::Timer;
@@ -405,11 +403,10 @@ impl Link<'_> {
         Ok(())
     }
 
-    /// What a chunk of the bulk lane takes of the budget; all else takes nothing.
+    /// What an entry of the bulk lane takes of the budget; the urgent lane takes nothing.
     fn charge(&self, entry: &Entry) -> Option<Charge> {
-        let is_charged = entry.lane == Lane::Bulk && matches!(entry.kind, EntryKind::Chunk { .. });
         let sharing = &self.shared.sharing;
-        is_charged.then(|| sharing.charge(self.member.sensor, entry.bytes.len()))
+        (entry.lane == Lane::Bulk).then(|| sharing.charge(self.member.sensor, entry.bytes.len()))
     }
 
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a

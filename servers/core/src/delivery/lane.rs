@@ -17,8 +17,8 @@ use super::limits::{
 };
 use super::receiver::{Entry, EntryKind, PeerFault};
 
-/// Asked last, for each chunk of the bulk lane that would be taken: may it be, or in how many
-/// milliseconds may it come again?
+/// Asked last, for each chunk or Jump of the bulk lane that would be taken: may it be, or in how
+/// many milliseconds may it come again?
 pub(super) type Admit<'a> = &'a mut dyn FnMut(usize) -> Result<(), u32>;
 
 #[derive(Debug)]
@@ -262,11 +262,11 @@ impl LaneReceiver {
         &mut self,
         jump: &Jump,
         bytes: &[u8],
+        admit: Admit<'_>,
     ) -> Result<Option<Entry>, PeerFault> {
-        let (Some(record), Some(session)) = (&mut self.head, &mut self.session) else {
-            return Err(PeerFault::OutOfPlace);
-        };
-        let next = record.current.next_seq;
+        let before = self.head.as_ref().ok_or(PeerFault::OutOfPlace)?.current;
+        let session = self.session.as_mut().ok_or(PeerFault::OutOfPlace)?;
+        let next = before.next_seq;
         let is_backward = jump.from_seq > jump.to_seq && !cfg!(mutant = "jump_backward");
         if is_backward || jump.from_seq == 0 || jump.to_seq > SEQ_MAX {
             return Err(PeerFault::Malformed);
@@ -283,11 +283,18 @@ impl LaneReceiver {
             return Ok(None);
         }
         let next_index = jump.to_index.map(|index| index.saturating_add(1));
-        let is_behind = next_index.is_some_and(|index| index < record.current.next_index);
+        let is_behind = next_index.is_some_and(|index| index < before.next_index);
         if is_behind && !cfg!(mutant = "jump_index_unchecked") {
             return Err(PeerFault::IndexBroken);
         }
-        let before = record.current;
+        // What was asked for came: what is refused from here on is a new episode.
+        session.refusing = false;
+        // It uses no credit, and is a write to the disk all the same.
+        if let Err((reason, retry_after_ms)) = self.store_takes(bytes.len(), admit) {
+            self.refuse(reason, retry_after_ms);
+            return Ok(None);
+        }
+        let record = self.head.as_mut().ok_or(PeerFault::OutOfPlace)?;
         let first_index = before.next_index;
         record.current.next_seq = jump.to_seq + 1;
         record.current.next_index = next_index.unwrap_or(first_index);
@@ -295,7 +302,6 @@ impl LaneReceiver {
             record.current.chain = jump.chain_at_to;
         }
         record.current.must_open = !cfg!(mutant = "jump_then_anything");
-        session.refusing = false;
         let kind = EntryKind::Jump {
             from_seq: jump.from_seq,
             first_index,
@@ -369,6 +375,15 @@ impl LaneReceiver {
             (Lane::Bulk, Some(retry_after_ms)) => Err(retry_after_ms),
             (Lane::Bulk, None) => admit(bytes),
         }
+    }
+
+    /// Whether a Jump of so many bytes is taken now, whatever credit there is.
+    fn store_takes(&self, bytes: usize, admit: Admit<'_>) -> Result<(), (NackReason, u32)> {
+        if self.store_failed {
+            return Err((NackReason::StoreFailed, 5_000));
+        }
+        self.room_for(bytes, admit)
+            .map_err(|retry_after_ms| (NackReason::Throttled, retry_after_ms))
     }
 
     /// Whether a repeat is none: other bytes were taken under this number.

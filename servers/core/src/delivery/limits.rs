@@ -47,9 +47,9 @@ pub const HELLO_MS_MAX: u64 = 60_000;
 pub const FRAME_MS_MAX: u64 = 30_000;
 /// A begun frame must grow within this long, in milliseconds.
 pub const FRAME_PROGRESS_MS_MAX: u64 = 10_000;
-/// Frames besides chunks and Jumps that a session may say at a stroke: the marks, pongs and parts
+/// Frames besides chunks that a session may say at a stroke: the Jumps, marks, pongs and parts
 /// of answers of a busy sensor, many times over. Beyond it and [`FRAMES_PER_S`] it is not read from
-/// for a while; each chunk or Jump that is taken gives one back.
+/// for a while; each chunk that is taken gives one back.
 pub const FRAMES_BURST: u32 = 256;
 /// The same a second, on average: an honest sensor says one in some seconds.
 pub const FRAMES_PER_S: u32 = 16;

@@ -1,9 +1,10 @@
-//! How fast a session is served: what it says besides chunks costs the server time that all share.
+//! How fast a session is served: what it says besides chunks costs the server time that all share,
+//! and a Jump a write to the disk that no credit bounds.
 //!
 //! A bucket of frames: who delivers fills it, who only talks empties it, and is then not read from
 //! until a second's worth is there again. Nothing is lost by that: its bytes wait on its own side.
 //!
-//! Invariant: of a session's frames that store nothing, no more than `FRAMES_BURST` and
+//! Invariant: of a session's frames that are no chunks of its log, no more than `FRAMES_BURST` and
 //! `FRAMES_PER_S` a second are taken, and one Hello more.
 
 use super::limits::FRAMES_PER_S;
@@ -35,7 +36,7 @@ impl Pace {
         self.updated_ms = self.updated_ms.max(now_ms);
     }
 
-    /// A frame came that is stored.
+    /// A chunk came that is stored.
     pub(super) fn earn(&mut self) {
         self.left = (self.left + FRAME).min(self.most);
     }

@@ -300,7 +300,8 @@ impl Receiver {
         lane.handle_chunk(chunk, bytes, admit)
     }
 
-    /// Takes a Jump, given as message and as the frame's body.
+    /// Takes a Jump, given as message and as the frame's body, whatever else is on its way to the
+    /// disk.
     ///
     /// # Errors
     /// What the peer did wrong.
@@ -310,8 +311,22 @@ impl Receiver {
         jump: &Jump,
         bytes: &[u8],
     ) -> Result<Option<Entry>, PeerFault> {
+        self.handle_jump_if(epoch, jump, bytes, &mut |_| Ok(()))
+    }
+
+    /// Takes a Jump, given as message and as the frame's body; `admit` is asked as for a chunk.
+    ///
+    /// # Errors
+    /// What the peer did wrong.
+    pub fn handle_jump_if(
+        &mut self,
+        epoch: u64,
+        jump: &Jump,
+        bytes: &[u8],
+        admit: &mut dyn FnMut(usize) -> Result<(), u32>,
+    ) -> Result<Option<Entry>, PeerFault> {
         self.fence(epoch)?;
-        self.lanes[jump.lane.index()].handle_jump(jump, bytes)
+        self.lanes[jump.lane.index()].handle_jump(jump, bytes, admit)
     }
 
     /// Compares the sensor's chain with this server's.

@@ -26,7 +26,7 @@ use super::limits::{
     FRAME_MS_MAX, FRAME_PROGRESS_MS_MAX, FRAMES_BURST, HELLO_FRAMES, HELLO_MS_MAX, OUTGOING_MAX,
 };
 use super::pace::Pace;
-use super::receiver::{Entry, Offer, PeerFault, Receiver};
+use super::receiver::{Entry, EntryKind, Offer, PeerFault, Receiver};
 
 /// What a server says of itself in each HelloAck.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,7 +297,8 @@ impl Session {
         let cost = match message {
             Some(Message::Hello(_)) => HELLO_FRAMES,
             // What credit bounds, and what comes again.
-            Some(Message::Chunk(_) | Message::Jump(_)) => 0,
+            Some(Message::Chunk(_)) => 0,
+            // A Jump among them: it has no credit, and each is a write to the disk.
             _ => 1,
         };
         self.pace.spend(now_ms, cost);
@@ -315,7 +316,7 @@ impl Session {
             Message::Chunk(chunk) => {
                 receiver.handle_chunk_if(self.epoch, &chunk, frame.body, admit)?
             }
-            Message::Jump(jump) => receiver.handle_jump(self.epoch, &jump, frame.body)?,
+            Message::Jump(jump) => receiver.handle_jump_if(self.epoch, &jump, frame.body, admit)?,
             Message::ChainMark(mark) => {
                 receiver.handle_chain_mark(self.epoch, (mark.lane, mark.seq, mark.chain))?;
                 None
@@ -342,7 +343,7 @@ impl Session {
             | Message::Command(_)
             | Message::Auth(_) => return Err(PeerFault::OutOfPlace),
         };
-        if entry.is_some() {
+        if entry.as_ref().is_some_and(|entry| matches!(entry.kind, EntryKind::Chunk { .. })) {
             self.pace.earn();
         }
         Ok(entry.map(SessionEvent::Entry))
