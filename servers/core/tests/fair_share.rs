@@ -427,3 +427,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_turn_that_was_dealt_before_the_disk_was_full_is_no_room_on_it() {
+    let mut share = full();
+    share.admit(0, sensor(2), LARGEST).unwrap_err();
+    (0..4).for_each(|_| share.stored(1, sensor(1), LARGEST));
+    assert!(raises(&mut share).contains_key(&sensor(2)), "it has a turn");
+    share.set_pressure(1, Pressure::Full);
+    assert_eq!(share.admit(1, sensor(2), LARGEST), Err(TURN_RETRY_MS_MAX as u32));
+    share.set_pressure(2, Pressure::None);
+    assert_eq!(share.admit(2, sensor(2), LARGEST), Ok(()));
+}

@@ -71,8 +71,8 @@ pub(crate) struct Storing {
 
 impl Storing {
     /// The same entry, with what it takes of the budget until it is durable.
-    pub(crate) fn charged(self, charge: Option<Charge>) -> Self {
-        Self { charge, ..self }
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        Self { charge: Some(charge), ..self }
     }
 
     /// Waits until the entry is durable, then tells the receiver.

@@ -22,9 +22,9 @@ use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::Memory;
-use lapwing_protocol::id::{Lane, SensorId};
+use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_UNAUTHENTICATED_MAX};
-use lapwing_server_core::delivery::{Entry, Offerings, PeerFault, Rest, Session, SessionEvent};
+use lapwing_server_core::delivery::{Offerings, PeerFault, Rest, Session, SessionEvent};
 use lapwing_store::journal::Journal;
 use lapwing_store::{RowStore, StoreError};
 use smol::Timer;
@@ -38,7 +38,7 @@ use crate::metrics::SessionMetrics;
 use crate::parting::{SensorFault, refuse, send};
 use crate::places::{NoPlace, Places};
 use crate::roster::{Member, Roster};
-use crate::sharing::{Charge, Sharing};
+use crate::sharing::Sharing;
 use crate::watch::Findings;
 
 /// Why a connection ends when the journal fails.
@@ -377,7 +377,8 @@ impl Link<'_> {
                 Some(SessionEvent::Entry(entry)) => {
                     self.shared.metrics.chunks.inc();
                     let journal = &self.shared.journal;
-                    let charge = self.charge(&entry);
+                    let (lane, bytes) = (entry.lane, entry.bytes.len());
+                    let charge = self.shared.sharing.charge(member.sensor, lane, bytes);
                     match ingest::submit(journal, member.sensor, now.1, entry).await {
                         Ok(storing) => self.storing.push_back(storing.charged(charge)),
                         Err(refusal) => {
@@ -401,12 +402,6 @@ impl Link<'_> {
         let rest = if begun { Rest::PartOfFrame } else { Rest::None };
         self.session.handle_bytes(clock::monotonic_ms(), rest);
         Ok(())
-    }
-
-    /// What an entry of the bulk lane takes of the budget; the urgent lane takes nothing.
-    fn charge(&self, entry: &Entry) -> Option<Charge> {
-        let sharing = &self.shared.sharing;
-        (entry.lane == Lane::Bulk).then(|| sharing.charge(self.member.sensor, entry.bytes.len()))
     }
 
     /// Hands the commands that are due to the session. A sensor without memory cannot tell a

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lapwing_net::clock;
 use lapwing_net::shutdown::Shutdown;
-use lapwing_protocol::id::SensorId;
+use lapwing_protocol::id::{Lane, SensorId};
 use lapwing_server_core::delivery::{FairShare, Raise};
 use lapwing_server_core::pressure::Pressure;
 use lapwing_store::SpaceGauge;
@@ -21,22 +21,34 @@ use crate::roster::{Member, Roster};
 #[derive(Debug)]
 pub(crate) struct Sharing {
     share: Mutex<FairShare>,
+    /// What the sensors' urgent lanes were last given credit by.
     pressure: Mutex<Pressure>,
+    /// What the budget was last told.
+    dealt_by: Mutex<Pressure>,
     roster: Arc<Roster>,
     metrics: ShareMetrics,
     gauge: SpaceGauge,
 }
 
-/// A chunk that was admitted; what it takes of the budget is given back when this is dropped.
+/// What the store needs of an entry beside its bytes: keys, records and its head.
+const ENTRY_BYTES: u64 = 512;
+
+/// An entry on its way to the disk; what it takes of the budget is given back when this is dropped,
+/// and from then on the disk has what it takes there.
 #[derive(Debug)]
 pub(crate) struct Charge {
     sharing: Arc<Sharing>,
     sensor: SensorId,
+    lane: Lane,
     bytes: usize,
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        self.sharing.gauge.settle(self.bytes as u64 + ENTRY_BYTES);
+        if self.lane == Lane::Urgent {
+            return;
+        }
         self.sharing.share().stored(clock::monotonic_ms(), self.sensor, self.bytes);
     }
 }
@@ -52,6 +64,7 @@ impl Sharing {
         Self {
             share: Mutex::new(FairShare::new(bytes_max)),
             pressure: Mutex::default(),
+            dealt_by: Mutex::default(),
             roster,
             metrics,
             gauge,
@@ -84,9 +97,14 @@ impl Sharing {
         self.settle();
     }
 
-    /// Whether a chunk of `bytes` is taken; called with the sensor's receiver held. What follows
-    /// for others waits for [`Self::settle`].
+    /// Whether a chunk or Jump of `bytes` is taken; called with the sensor's receiver held. What
+    /// follows for others waits for [`Self::settle`].
     pub(crate) fn admit(&self, sensor: SensorId, bytes: usize) -> Result<(), u32> {
+        // Not at the next look: what all sensors may send until then is more than what is left.
+        let pressure = self.gauge.pressure();
+        if pressure == Pressure::Full {
+            self.deal_by(pressure);
+        }
         let admitted = self.share().admit(clock::monotonic_ms(), sensor, bytes);
         if admitted.is_err() {
             self.metrics.throttled.inc();
@@ -94,9 +112,18 @@ impl Sharing {
         admitted
     }
 
-    /// The charge for a chunk that was admitted.
-    pub(crate) fn charge(self: &Arc<Self>, sensor: SensorId, bytes: usize) -> Charge {
-        Charge { sharing: Arc::clone(self), sensor, bytes }
+    /// The charge for an entry; one of the bulk lane was admitted.
+    pub(crate) fn charge(self: &Arc<Self>, sensor: SensorId, lane: Lane, bytes: usize) -> Charge {
+        self.gauge.give(bytes as u64 + ENTRY_BYTES);
+        Charge { sharing: Arc::clone(self), sensor, lane, bytes }
+    }
+
+    /// Deals the budget by how full the disk is.
+    fn deal_by(&self, pressure: Pressure) {
+        let mut dealt_by = self.dealt_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *dealt_by, pressure) != pressure {
+            self.share().set_pressure(clock::monotonic_ms(), pressure);
+        }
     }
 
     /// Asks for credit, where `member` has less than `low` bytes of it.
@@ -114,8 +141,8 @@ impl Sharing {
         let mut held = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *held, pressure);
         drop(held);
+        self.deal_by(pressure);
         if before != pressure {
-            self.share().set_pressure(clock::monotonic_ms(), pressure);
             for member in self.roster.all() {
                 member.receiver().fit_urgent(pressure);
             }
@@ -172,8 +199,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_full_disk_refuses_bulk_and_says_so_and_room_ends_it() {
+    /// A budget of a mebibyte on a disk of a quota of one, with a sensor that was greeted.
+    fn sharing() -> (tempfile::TempDir, SpaceGauge, Arc<Sharing>, Arc<Member>) {
         let folder = tempfile::tempdir().unwrap();
         let bounds = Bounds { quota: Some(1 << 20), free_space_floor: 0 };
         let gauge = SpaceGauge::new(folder.path(), bounds);
@@ -183,21 +210,50 @@ mod tests {
         let state = RowStore::over(Arc::new(MemoryDisk::new("state").open().unwrap())).unwrap();
         let owner = (DeploymentId([1; 16]), ServerId([2; 16]));
         let roster = Arc::new(Roster::load(owner, &journal, &state).unwrap());
-        let metrics = ShareMetrics::default();
-        let sharing = Sharing::new(1 << 20, gauge.clone(), Arc::clone(&roster), metrics.clone());
         let member = roster.member(0, SensorId([3; 16]));
+        let sharing = Sharing::new(1 << 20, gauge.clone(), roster, ShareMetrics::default());
         sharing.join(&member, 1);
+        (folder, gauge, Arc::new(sharing), member)
+    }
+
+    #[test]
+    fn a_full_disk_refuses_bulk_and_says_so_and_room_ends_it() {
+        let (folder, gauge, sharing, member) = sharing();
         assert_eq!(sharing.admit(member.sensor, 100), Ok(()));
 
         std::fs::write(folder.path().join("partition"), vec![1; 1 << 20]).unwrap();
         gauge.measure().unwrap();
         sharing.look();
         assert!(sharing.admit(member.sensor, 100).is_err());
-        assert_eq!(metrics.throttled.get(), 1);
+        assert_eq!(sharing.metrics.throttled.get(), 1);
 
         std::fs::remove_file(folder.path().join("partition")).unwrap();
         gauge.measure().unwrap();
         sharing.look();
         assert_eq!(sharing.admit(member.sensor, 100), Ok(()));
+    }
+
+    #[test]
+    fn between_two_measures_the_quota_is_kept_by_counting_what_is_taken() {
+        let (_folder, gauge, sharing, member) = sharing();
+        gauge.measure().unwrap();
+        sharing.look();
+        let mut taken = 0;
+        // Each chunk is durable at once, no time passes, and nobody measures.
+        while taken < 4 << 20 && sharing.admit(member.sensor, 16_000).is_ok() {
+            drop(sharing.charge(member.sensor, Lane::Bulk, 16_000));
+            taken += 16_000;
+        }
+        assert!((900_000..1_000_000).contains(&taken), "{taken} bytes of a quota of 1 MiB");
+        // What is urgent is taken, and counts: the measure that follows must not be needed for it.
+        sharing.look();
+        assert_eq!(gauge.pressure(), Pressure::Full);
+        // On the disk it was nothing: a measure ends it.
+        gauge.measure().unwrap();
+        sharing.look();
+        assert_eq!(sharing.admit(member.sensor, 16_000), Ok(()));
+        let urgent = sharing.charge(member.sensor, Lane::Urgent, 1 << 20);
+        assert!(sharing.admit(member.sensor, 16_000).is_err(), "the urgent lane's bytes count");
+        drop(urgent);
     }
 }

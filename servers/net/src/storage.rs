@@ -28,8 +28,8 @@ use crate::notice::Notice;
 use crate::peer::{Caller, Failure, Service};
 use crate::tls::Plane;
 
-/// How often the room is measured: what all sensors may send meanwhile on the credit they have is
-/// below the smallest floor that makes sense.
+/// How often the room is measured: what is given to a journal meanwhile counts with its bytes, so
+/// only what the stores need beside these is not known.
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 
 /// The stores of one server, opened as its configuration says. Share it in an `Arc`.
@@ -41,6 +41,8 @@ pub struct Storage {
     finished: Event,
     backups: AtomicU64,
     gauge: SpaceGauge,
+    /// The pressure that was last told.
+    told: Mutex<Pressure>,
     opened: Mutex<Opened>,
     notice: Notice,
     metrics: StorageMetrics,
@@ -76,6 +78,7 @@ impl Storage {
             finished: Event::new(),
             backups: AtomicU64::new(0),
             gauge: SpaceGauge::new(&server.data_dir, server.store.bounds()),
+            told: Mutex::default(),
             opened: Mutex::default(),
             notice,
             metrics: StorageMetrics::registered(metrics),
@@ -249,7 +252,6 @@ impl Storage {
     }
 
     fn measure(&self) {
-        let before = self.gauge.pressure();
         let now = match self.gauge.measure() {
             Ok(pressure) => pressure,
             Err(error) => {
@@ -261,7 +263,8 @@ impl Storage {
         self.metrics.used.set(space.used);
         self.metrics.free.set(space.free);
         self.metrics.pressure.set(now as i64);
-        if now != before {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *told, now) != now {
             log::warn!(
                 "{}: pressure on the disk is {now}: {} bytes in the stores, {} bytes free",
                 self.folder.display(),

@@ -1,14 +1,15 @@
 //! Watching the room on the disk: what a server's stores take, and what is free beside them.
 //!
-//! Not here: what follows from it (`lapwing_server_core::pressure`). Invariant: what cannot be
-//! measured counts as it was last measured, and is told to who asks for a measure.
+//! Not here: what follows from it (`lapwing_server_core::pressure`). Invariants: what cannot be
+//! measured counts as it was last measured, and is told to who asks for a measure; what was given
+//! to a store and is in no measure yet counts with its bytes.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lapwing_server_core::pressure::{Bounds, Pressure, Space};
 
@@ -24,9 +25,15 @@ pub struct SpaceGauge {
 
 #[derive(Debug, Default)]
 struct Measured {
+    is_measured: AtomicBool,
     used: AtomicU64,
     free: AtomicU64,
-    pressure: AtomicU8,
+    /// Bytes that were ever given to a store.
+    given: AtomicU64,
+    /// Of these, those that are durable, or will never be.
+    settled: AtomicU64,
+    /// Of these, those that the last measure has seen for certain.
+    seen: AtomicU64,
 }
 
 impl SpaceGauge {
@@ -36,14 +43,28 @@ impl SpaceGauge {
         Self { folder: folder.to_path_buf(), bounds, measured: Arc::default() }
     }
 
-    /// How full it was when it was last measured.
+    /// How full it was when it was last measured, with everything that was given to a store since.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
-        match self.measured.pressure.load(Ordering::Relaxed) {
-            0 => Pressure::None,
-            1 => Pressure::High,
-            _ => Pressure::Full,
+        if !self.measured.is_measured.load(Ordering::Relaxed) {
+            return Pressure::None;
         }
+        let Space { used, free } = self.space();
+        let given = self.measured.given.load(Ordering::Relaxed);
+        let since = given.saturating_sub(self.measured.seen.load(Ordering::Relaxed));
+        let (used, free) = (used.saturating_add(since), free.saturating_sub(since));
+        self.bounds.pressure(Space { used, free })
+    }
+
+    /// So many bytes are given to a store here: they count from now on.
+    pub fn give(&self, bytes: u64) {
+        self.measured.given.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many of the bytes that were given are durable, or will never be: from here on a measure
+    /// sees what they take.
+    pub fn settle(&self, bytes: u64) {
+        self.measured.settled.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What was measured last.
@@ -66,15 +87,17 @@ impl SpaceGauge {
     /// # Errors
     /// The folder or its file system cannot be read; the last measure stays.
     pub fn measure(&self) -> Result<Pressure, StoreError> {
+        // What becomes durable meanwhile may be seen or not: it counts once more until the next.
+        let seen = self.measured.settled.load(Ordering::Relaxed);
         let space = measure(&self.folder).map_err(|error| {
             let place = self.folder.display().to_string().into();
             StoreError::disk(Operation::Measure, &place, &error)
         })?;
-        let pressure = self.bounds.pressure(space);
         self.measured.used.store(space.used, Ordering::Relaxed);
         self.measured.free.store(space.free, Ordering::Relaxed);
-        self.measured.pressure.store(pressure as u8, Ordering::Relaxed);
-        Ok(pressure)
+        self.measured.seen.store(seen, Ordering::Relaxed);
+        self.measured.is_measured.store(true, Ordering::Relaxed);
+        Ok(self.pressure())
     }
 }
 
@@ -132,6 +155,33 @@ mod tests {
         gauge.measure().unwrap();
         assert_eq!(gauge.pressure(), Pressure::Full);
         assert!(gauge.space().used >= 1_200_000);
+    }
+
+    #[test]
+    fn what_is_given_counts_at_once_and_a_measure_sees_what_is_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let bounds = Bounds { quota: Some(1 << 20), free_space_floor: 0 };
+        let gauge = SpaceGauge::new(directory.path(), bounds);
+        gauge.give(1 << 20);
+        assert_eq!(gauge.pressure(), Pressure::None, "nothing is known before the first measure");
+        assert_eq!(gauge.measure().unwrap(), Pressure::Full, "it is on its way");
+        gauge.settle(1 << 20);
+        assert_eq!(gauge.pressure(), Pressure::Full);
+        assert_eq!(
+            gauge.measure().unwrap(),
+            Pressure::None,
+            "it is in the measure: it was nothing"
+        );
+        gauge.give((1 << 20) / 100 * 90);
+        assert_eq!(gauge.clone().pressure(), Pressure::High);
+        gauge.give((1 << 20) / 100 * 6);
+        assert_eq!(gauge.pressure(), Pressure::Full);
+
+        let floor = Bounds { quota: None, free_space_floor: 1 };
+        let gauge = SpaceGauge::new(directory.path(), floor);
+        gauge.measure().unwrap();
+        gauge.give(gauge.space().free);
+        assert_eq!(gauge.pressure(), Pressure::Full, "what is free is given away as well");
     }
 
     #[test]

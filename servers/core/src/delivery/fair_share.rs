@@ -160,10 +160,11 @@ impl FairShare {
             self.reclaim(now_ms);
         }
         let free = self.free();
-        let is_first = self.line.is_empty() && self.pressure != Pressure::Full;
+        let (is_full, is_first) = (self.pressure == Pressure::Full, self.line.is_empty());
         let flow = self.flows.entry(sensor).or_default();
         let rest = flow.turn.saturating_sub(cost);
-        if flow.turn < cost && !(is_first && free + flow.turn >= cost) {
+        // A turn that was dealt before the disk was full is no room on it.
+        if is_full || flow.turn < cost && !(is_first && free + flow.turn >= cost) {
             return Err(self.refuse(now_ms, sensor));
         }
         self.held -= flow.turn - rest;
