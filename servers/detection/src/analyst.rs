@@ -51,8 +51,8 @@ pub(crate) use intel::Heard;
 use intel::Intel;
 use limits::{ANSWERS_QUEUE_MAX, CURSOR_TIME, LOOK_TIME, REBUILD_QUEUE_MAX};
 use metrics::AnalystMetrics;
-pub(crate) use record::INCARNATION_KEY;
 use record::Record;
+pub(crate) use record::{CURSOR_KEY, INCARNATION_KEY};
 #[cfg(test)]
 pub(crate) use tests::knowledge_for_tests;
 
@@ -74,11 +74,12 @@ pub(crate) trait Watcher: Send + Sync + 'static {
         u64::MAX
     }
 
-    /// The journal is not the one that was followed before: it is followed from its beginning.
+    /// The journal is not the one that was followed before: it is followed from its beginning,
+    /// which is entry `first`.
     ///
     /// # Errors
     /// That cannot be written.
-    fn begin_anew(&self) -> Result<(), StoreError> {
+    fn begin_anew(&self, _first: u64) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -200,7 +201,9 @@ impl Analyst {
         let known = counted.max(self.record.cursor().saturating_sub(1));
         let anew = self.record.is_of_another(incarnation, end)? || counted > end;
         if anew {
-            self.watcher.begin_anew().map_err(AnalystError::State)?;
+            let partitions = journal.partitions().map_err(AnalystError::Journal)?;
+            let first = partitions.first().map_or(1, |partition| partition.first);
+            self.watcher.begin_anew(first).map_err(AnalystError::State)?;
         }
         self.record.begin(incarnation, anew)?;
         self.taken = self.record.cursor().saturating_sub(1);

@@ -10,5 +10,5 @@ mod book;
 mod scan;
 
 pub(crate) use answer::{page, verified};
-pub(crate) use book::{Book, keep};
+pub(crate) use book::{Book, COUNTED_KEY, keep};
 pub(crate) use scan::{Scan, Scanner};

@@ -27,6 +27,7 @@ mod ingest;
 mod ledger;
 mod limits;
 mod malware;
+mod mark;
 mod metrics;
 mod parting;
 mod places;

@@ -19,6 +19,7 @@ use lapwing_net::shutdown::Shutdown;
 use lapwing_net::tls::Plane;
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
+use lapwing_protocol::error::from_bytes;
 use lapwing_protocol::id::{Incarnation, ServerId};
 use lapwing_server_core::delivery::Offerings;
 use lapwing_store::RowStore;
@@ -26,7 +27,7 @@ use lapwing_store::journal::{self, JournalOptions};
 
 use smol::Task;
 
-use crate::analyst::{Analyst, Ask, Knowledge, Watcher};
+use crate::analyst::{Analyst, Ask, CURSOR_KEY, Knowledge, Watcher};
 use crate::backup;
 use crate::commands::Commands;
 use crate::config::Config;
@@ -38,6 +39,7 @@ use crate::heartbeat::Beat;
 use crate::ledger::{self, Book, Scanner};
 use crate::limits::{RECEIVE_BYTES, SessionLimits};
 use crate::malware::Malware;
+use crate::mark::{self, Mark};
 use crate::metrics::{SessionMetrics, ShareMetrics};
 use crate::places::Places;
 use crate::retention;
@@ -147,6 +149,7 @@ struct Parts {
     inside: Arc<Inside>,
     desk: Option<Arc<EnrolmentDesk>>,
     draining: Arc<AtomicBool>,
+    mark: Arc<Mark>,
     /// Why the analyst ended, if it did.
     stopped: Arc<Mutex<Option<String>>>,
 }
@@ -166,8 +169,8 @@ impl Service for EnrolmentDesk {
 impl Parts {
     fn open(config: Config, limits: SessionLimits, host: &Host) -> Result<Self, HostError> {
         let server = own_id(&config, host)?;
-        let journal = open_journal(&config, host)?;
         let state = host.storage().rows("state").map_err(role)?;
+        let (journal, mark) = open_journal(&config, host, &state)?;
         let owner = (config.server.deployment, server);
         let roster = Arc::new(Roster::load(owner, &journal, &state).map_err(role)?);
         if host.storage().is_backed_up() {
@@ -229,6 +232,7 @@ impl Parts {
             inside: Arc::new(inside),
             desk,
             draining: Arc::default(),
+            mark,
             stopped: Arc::default(),
         })
     }
@@ -249,10 +253,8 @@ impl Parts {
         let mut analyst =
             Analyst::open(executor, self.state.clone(), intel, watcher, hash_key).map_err(role)?;
         // Before any sensor is served: what they add hides where the journal ended.
-        if let Some(trouble) = analyst.compare(&self.journal).map_err(role)? {
-            log::error!("{trouble}");
-            host.myself().notice.set("journal", Some(trouble));
-        }
+        // What it says of entries that are gone was said, and written down, when it was opened.
+        let _ = analyst.compare(&self.journal).map_err(role)?;
         // Parts are made once, and so is their analyst.
         let _ = self.sessions.findings.teller.set(analyst.teller());
         Ok(analyst.registered(host.metrics()))
@@ -281,9 +283,11 @@ impl Parts {
             Arc::clone(&self.journal),
             Arc::clone(&self.sessions.roster),
         );
+        let (mark, marked) = (Arc::clone(&self.mark), Arc::clone(&self.journal));
         let keeping = async move {
             let protecting = smol::future::or(keeping, protecting);
-            smol::future::or(protecting, ledger::keep(&book)).await;
+            let counting = smol::future::or(ledger::keep(&book), mark::keep(mark, marked));
+            smol::future::or(protecting, counting).await;
         };
         let keeping = host.executor().spawn(keeping);
         let decoders = Decoders::new(self.config.server.deployment, self.config.detection.rows_max);
@@ -369,6 +373,7 @@ impl Parts {
 
     fn close(&self) {
         self.journal.close();
+        self.mark.write(&self.journal);
         self.state.close();
     }
 }
@@ -420,10 +425,36 @@ fn role(error: impl std::fmt::Display) -> HostError {
     HostError::Role(error.to_string())
 }
 
-fn open_journal(config: &Config, host: &Host) -> Result<Arc<journal::Journal>, HostError> {
+/// Opens the journal. One that ends before what is known to be stored gets a new life, once that is
+/// written down.
+fn open_journal(
+    config: &Config,
+    host: &Host,
+    state: &RowStore,
+) -> Result<(Arc<journal::Journal>, Arc<Mark>), HostError> {
     let mut fresh = [0; 16];
     getrandom::fill(&mut fresh).map_err(role)?;
     let mut options = JournalOptions::new(journal::Incarnation::Keep(fresh), clock::unix_ms());
     options.partition_bytes_max = config.journal.partition.0;
-    host.storage().journal(backup::JOURNAL, &options).map_err(role)
+    let mark = Mark::open(host.storage().folder(), &host.myself().notice);
+    let number = |key: &[u8]| -> Result<u64, HostError> {
+        let value = state.get(key).map_err(role)?;
+        Ok(value.and_then(|bytes| from_bytes(&bytes).ok()).unwrap_or(0))
+    };
+    let judged = number(CURSOR_KEY)?.saturating_sub(1);
+    let known = mark.known().max(judged).max(number(ledger::COUNTED_KEY)?);
+    let mut written = Ok(());
+    let journal = host.storage().journal(backup::JOURNAL, &options, |journal| {
+        let is_whole = journal.durable() >= known;
+        if !is_whole {
+            written = mark.write_loss(journal.durable(), known);
+        }
+        is_whole || written.is_err()
+    });
+    let journal = journal.map_err(role)?;
+    // Not served on without that: the next start would not know of it.
+    written.map_err(role)?;
+    mark.write(&journal);
+    mark.say();
+    Ok((journal, Arc::new(mark)))
 }

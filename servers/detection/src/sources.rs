@@ -249,8 +249,8 @@ impl Watcher for Inside {
         self.book.counted_to() + 1
     }
 
-    fn begin_anew(&self) -> Result<(), StoreError> {
-        self.book.begin_anew()
+    fn begin_anew(&self, first: u64) -> Result<(), StoreError> {
+        self.book.begin_anew(first)
     }
 
     fn machine(&self, sensor: SensorId) -> String {

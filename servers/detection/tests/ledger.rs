@@ -6,6 +6,8 @@
 mod deployment;
 mod scripted;
 
+use std::path::Path;
+
 use deployment::{Deployment, call, run, until};
 use lapwing_net::peer::to_body;
 use lapwing_net::runtime::Executor;
@@ -14,7 +16,7 @@ use lapwing_protocol::code::Code;
 use lapwing_protocol::console::{EventView, SensorReport};
 use lapwing_protocol::error::{from_bytes, to_slice};
 use lapwing_protocol::feed::{FeedPage, FeedRequest};
-use lapwing_protocol::id::Lane;
+use lapwing_protocol::id::{Incarnation, Lane};
 use lapwing_protocol::items::Items;
 use lapwing_protocol::ledger::{
     CollectorCount, LedgerPage, LedgerRequest, LedgerRun, LedgerTold, LedgerVerified, LedgerVerify,
@@ -68,6 +70,13 @@ impl Running {
     async fn trouble(&self) -> String {
         let reply = call(&self.console, Method::STATUS, &[]).await.unwrap();
         from_bytes::<ServerStatus<'_>>(&reply).unwrap().trouble.to_owned()
+    }
+
+    /// The life of the journal, as whoever reads on by a cursor sees it.
+    async fn incarnation(&self) -> Incarnation {
+        let request = FeedRequest { incarnation: None, cursor: 0, limit: 1, wait_ms: 0 };
+        let reply = call(&self.console, Method::EVENTS, &to_body(&request).unwrap()).await.unwrap();
+        from_bytes::<FeedPage<'_, EventView<'_>>>(&reply).unwrap().incarnation
     }
 
     async fn verify(&self) -> Scanned {
@@ -288,4 +297,93 @@ fn a_damaged_entry_ends_neither_following_nor_the_export_and_stays_said() {
         assert!(trouble.contains("entry 9 (chunk 9 of sensor 0707"), "{trouble}");
         server.stop().await;
     });
+}
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A server whose journal was put back to where it had 30 chunks of 35: after a clean end, or a
+/// kill before anything but the mark beside it said so.
+async fn rolled_back(executor: &Executor, is_killed: bool) {
+    let deployment = Deployment::new();
+    let data = deployment.folder().join("d1-data");
+    let (journal, older) = (data.join("journal"), deployment.folder().join("older"));
+    let (server, mut bulk, sensor) = thirty(&deployment, executor).await;
+    server.kept().await;
+    server.stop().await;
+    drop(sensor);
+    copy(&journal, &older);
+    let server = Running::start(&deployment, executor).await;
+    let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+    sensor.greet(&[&bulk], None).await;
+    for _ in 0..5 {
+        sensor.send_chunk(&bulk.lookup()).await;
+    }
+    sensor.ack_of(Lane::Bulk, 35).await;
+    let life = server.incarnation().await;
+    if is_killed {
+        until("the mark names the last entry", || async {
+            let mark = std::fs::read_to_string(data.join("journal.mark")).ok()?;
+            mark.contains("35").then_some(())
+        })
+        .await;
+        server.kill().await;
+    } else {
+        server.kept().await;
+        server.stop().await;
+    }
+    drop(sensor);
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::rename(&older, &journal).unwrap();
+
+    let server = Running::start(&deployment, executor).await;
+    let said = "ends with entry 30, and entries up to 35 were stored";
+    let trouble = server.trouble().await;
+    assert!(trouble.contains(said), "{trouble}");
+    assert_ne!(server.incarnation().await, life, "entry 31 will be another one");
+    let run = |kind, to_index| LedgerRun { kind, to_index };
+    let mut expected = vec![run(RunKind::Stored, 30)];
+    // Of a kill the accounts know what they had written before.
+    expected.extend((!is_killed).then(|| run(RunKind::Missing, 35)));
+    assert_eq!(server.kept().await.0, expected);
+    server.stop().await;
+
+    let server = Running::start(&deployment, executor).await;
+    assert_eq!(server.kept().await.0, expected, "over a restart too");
+    let trouble = server.trouble().await;
+    assert!(trouble.contains(said), "until somebody knows: {trouble}");
+    std::fs::remove_file(data.join("journal.lost")).unwrap();
+    until("nothing more is said", || async { server.trouble().await.is_empty().then_some(()) })
+        .await;
+
+    // The sensor has it still.
+    let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+    assert_eq!(sensor.greet(&[&bulk], None).await[0].next_seq, 31);
+    for chunk in &bulk.chunks[30..] {
+        sensor.send_chunk(chunk).await;
+    }
+    sensor.ack_of(Lane::Bulk, 35).await;
+    assert_eq!(server.kept().await.0, [run(RunKind::Stored, 35)]);
+    assert_eq!(server.verify().await.faults, []);
+    server.stop().await;
+}
+
+#[test]
+fn a_journal_that_was_rolled_back_has_a_new_life_and_is_said_until_somebody_knows() {
+    run(async |executor| rolled_back(&executor, false).await);
+}
+
+#[test]
+fn a_rollback_that_is_shorter_than_what_the_accounts_lag_is_noticed_by_the_mark() {
+    run(async |executor| rolled_back(&executor, true).await);
 }

@@ -13,7 +13,9 @@ use event_listener::Event;
 use lapwing_protocol::call::Method;
 use lapwing_protocol::code::Code;
 use lapwing_server_core::pressure::Pressure;
-use lapwing_store::journal::{DirectoryPartitions, Head, Journal, JournalOptions, LaneKey};
+use lapwing_store::journal::{
+    DirectoryPartitions, Head, Incarnation, Journal, JournalOptions, LaneKey,
+};
 use lapwing_store::transfer::{self, Sources, TransferError};
 use lapwing_store::{DiskOptions, DiskStore, RowStore, SpaceGauge, Store, StoreError};
 use prometheus_client::metrics::counter::Counter;
@@ -111,7 +113,9 @@ impl Storage {
         Ok(store)
     }
 
-    /// Opens or creates the journal `name`. Blocks on the disk.
+    /// Opens or creates the journal `name`. One that `is_whole` does not find to be what it was is
+    /// opened once more, as another life of it: its commit ids are used again, and who keeps a
+    /// cursor must notice. Blocks on the disk.
     ///
     /// # Errors
     /// As for `Journal::open`.
@@ -119,11 +123,27 @@ impl Storage {
         &self,
         name: &str,
         options: &JournalOptions,
+        is_whole: impl FnOnce(&Journal) -> bool,
     ) -> Result<Arc<Journal>, StoreError> {
-        let partitions = DirectoryPartitions::new(&self.folder.join(name), self.options);
-        let journal = Arc::new(Journal::open(Arc::new(partitions), options)?);
+        let open = |incarnation| {
+            let partitions = DirectoryPartitions::new(&self.folder.join(name), self.options);
+            Journal::open(Arc::new(partitions), &JournalOptions { incarnation, ..*options })
+        };
+        let mut journal = open(options.incarnation)?;
+        if !is_whole(&journal) {
+            // One process owns one store: it is closed first.
+            drop(journal);
+            journal = open(Incarnation::Renew(options.incarnation.bytes()))?;
+        }
+        let journal = Arc::new(journal);
         self.opened().journals.push((name.to_owned(), Arc::clone(&journal)));
         Ok(journal)
+    }
+
+    /// The folder of the stores.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
     }
 
     /// How the room is, as measured a moment ago; reading it is free.

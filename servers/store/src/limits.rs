@@ -67,8 +67,9 @@ pub const PARTITION_BYTES_MAX: u64 = 100_000_000;
 /// into each new partition and must stay small.
 pub const PARTITIONS_MAX: usize = 4096;
 
-/// How far the boot counter of a copied journal is put forward: beyond all openings that its former
-/// life had after the copy was taken, since what is numbered by it must never be used twice.
+/// How far the boot counter of a journal that was copied, or lost entries, is put forward: beyond
+/// all openings that its former life had after the copy was taken, since what is numbered by it
+/// must never be used twice.
 pub const BOOTS_SKIPPED: u64 = 1 << 16;
 
 /// The most heads (a sensor has one per lane): 32,768 sensors on one server, three times the size

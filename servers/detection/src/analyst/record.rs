@@ -24,7 +24,7 @@ use super::limits::{EVIDENCE_MAX, OUTCOMES_MAX, RECORD_BYTES, RECORD_ITEMS_MAX};
 use crate::watch;
 
 pub(crate) const INCARNATION_KEY: &[u8] = b"a/incarnation";
-const CURSOR_KEY: &[u8] = b"a/cursor";
+pub(crate) const CURSOR_KEY: &[u8] = b"a/cursor";
 /// The incarnation of the journal that the cursor is of.
 const JOURNAL_KEY: &[u8] = b"a/journal";
 const READING_KEY: &[u8] = b"a/reading";

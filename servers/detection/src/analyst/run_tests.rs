@@ -70,6 +70,63 @@ fn a_journal_that_was_lost_is_judged_from_its_beginning_and_said() {
 }
 
 #[test]
+fn another_journal_that_is_as_long_is_judged_from_its_beginning() {
+    let (partitions, state) = (Arc::new(MemoryPartitions::new("run")), MemoryDisk::new("state"));
+    let run = Run::start(&partitions, &state);
+    run.append(1, 1, &lookup(1, "evil.example"));
+    assert_eq!(run.evidence_behind(0).1, 1);
+    run.stop();
+
+    let other = Arc::new(MemoryPartitions::new("other"));
+    let options = JournalOptions::new(Incarnation::Keep([8; 16]), 1);
+    let journal = Journal::open(Arc::clone(&other) as _, &options).unwrap();
+    append(&journal, 1, 1, &lookup(1, "worse.example"));
+    drop(journal);
+    let run = Run::start(&other, &state);
+    assert_eq!(run.evidence_behind(1).0, ["domain:worse.example"]);
+    assert_eq!(run.trouble, None, "it is another one, and lost nothing");
+    run.stop();
+
+    // From here on its cursor counts.
+    let mut analyst = open(&state, None);
+    let journal = self::journal(&other);
+    analyst.compare(&journal).unwrap();
+    assert_eq!(analyst.taken, 1);
+}
+
+/// A watcher that counted nine entries.
+#[derive(Default)]
+struct CountedNine(std::sync::atomic::AtomicU64);
+
+impl Watcher for CountedNine {
+    fn follow_from(&self) -> u64 {
+        10
+    }
+
+    fn begin_anew(&self, first: u64) -> Result<(), StoreError> {
+        self.0.store(first, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn handle_followed(&self, _followed: &Followed) {}
+    fn handle_rebuilt(&self, _followed: &Followed) {}
+    fn handle_standing(&self, _sensor: SensorId, _rows: usize, _divergent: bool) {}
+    fn handle_graph(&self, _is_over: bool) {}
+}
+
+#[test]
+fn a_journal_that_ends_before_what_was_counted_is_counted_anew() {
+    let watcher = Arc::new(CountedNine::default());
+    let watching = Arc::clone(&watcher) as Arc<dyn Watcher>;
+    let state = RowStore::over(Arc::new(MemoryDisk::new("state").open().unwrap())).unwrap();
+    let executor = Executor::default();
+    let mut analyst = Analyst::open(executor, state, None, watching, 1).unwrap();
+    let trouble = analyst.compare(&journal(&Arc::new(MemoryPartitions::new("short")))).unwrap();
+    assert!(trouble.is_some_and(|text| text.contains("up to 9 were stored")));
+    assert_eq!(watcher.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_cursor_in_an_older_segment_finds_the_rows_it_builds_on() {
     let partitions = Arc::new(MemoryPartitions::new("segments"));
     let journal = journal(&partitions);

@@ -45,12 +45,15 @@ use sink::{Command, JournalSink};
 pub enum Incarnation {
     /// Keep what is stored; these bytes are used if the journal is created now.
     Keep([u8; 16]),
-    /// Take these bytes in any case: after the journal was restored from a backup.
+    /// Take these bytes in any case: after the journal was restored from a backup, or lost entries.
+    /// Its boots go up as those of a restored one do.
     Renew([u8; 16]),
 }
 
 impl Incarnation {
-    const fn bytes(self) -> [u8; 16] {
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
         match self {
             Self::Keep(bytes) | Self::Renew(bytes) => bytes,
         }

@@ -21,7 +21,7 @@ use super::sink::{JournalSink, Position, finish_partition, mark_successor};
 use super::{Incarnation, JournalOptions};
 use crate::batch::Batch;
 use crate::error::{Blame, Operation, StoreError};
-use crate::limits::SCAN_ENTRIES_MAX;
+use crate::limits::{BOOTS_SKIPPED, SCAN_ENTRIES_MAX};
 use crate::store::{Scan, Store};
 
 const FIRST_COMMIT_ID: u64 = 1;
@@ -157,11 +157,12 @@ fn reopen(
         None => newest.first,
     };
     let heads = read_heads(store, next)?;
-    let incarnation = match options.incarnation {
-        Incarnation::Keep(_) => before.incarnation,
-        Incarnation::Renew(bytes) => bytes,
+    let (incarnation, opened) = match options.incarnation {
+        Incarnation::Keep(_) => (before.incarnation, 1),
+        // Its boots may be those of an older state.
+        Incarnation::Renew(bytes) => (bytes, BOOTS_SKIPPED),
     };
-    let meta = Meta { incarnation, boots: before.boots.saturating_add(1) };
+    let meta = Meta { incarnation, boots: before.boots.saturating_add(opened) };
     let mut batch = Batch::new();
     batch
         .put(META, &meta.encode())

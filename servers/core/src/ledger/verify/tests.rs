@@ -316,3 +316,36 @@ fn a_log_of_which_the_journal_has_nothing_is_named_and_does_not_balance() {
     assert_eq!(named(&scan(Some(1..3))), [(place(2), 1, 20)]);
     assert_eq!(named(&scan(Some(1..21))), []);
 }
+
+#[test]
+fn a_head_alone_names_a_log_of_which_nothing_is_left() {
+    let rig = Rig::new(2, 10);
+    let scan = |expired: Option<Range<u64>>| {
+        let mut verifier = Verifier::new(DEPLOYMENT, (rig.heads(2), 20), BTreeMap::new());
+        let left = rig.entries.iter().filter(|entry| entry.place == place(1));
+        left.for_each(|entry| verifier.handle_entry(&entry.view()));
+        expired.into_iter().for_each(|range| verifier.handle_expired(range));
+        // Nothing was counted.
+        verifier.finish(None)
+    };
+    let outcome = scan(None);
+    assert_eq!(named(&outcome), [(place(2), 1, 20)]);
+    assert!(outcome.faults[0].what.contains("the head says"), "{:?}", outcome.faults);
+    let sums = outcome.logs[&place(2)].account.sums();
+    assert_eq!((sums.stored, sums.missing), (0, 100));
+    assert_eq!(named(&scan(Some(1..3))), [(place(2), 1, 20)]);
+    assert_eq!(named(&scan(Some(1..21))), []);
+}
+
+#[test]
+fn the_sum_of_old_logs_is_held_against_nothing() {
+    let rig = Rig::new(1, 10);
+    let mut account = Account::default();
+    account.take_chunk(10, 1, [(RunKind::Stored, 100)]);
+    let kept = BTreeMap::from([(place(0), known(account))]);
+    let mut verifier = Verifier::new(DEPLOYMENT, (rig.heads(1), 10), BTreeMap::new());
+    rig.entries.iter().for_each(|entry| verifier.handle_entry(&entry.view()));
+    let outcome = verifier.finish(Some(&kept));
+    assert_eq!(named(&outcome), []);
+    assert!(!outcome.logs.contains_key(&place(0)));
+}
