@@ -42,6 +42,17 @@ pub fn render(report: &Report) -> String {
     for coverage in requirements::coverage(&report.role) {
         row_of_requirement(&mut page, report, &coverage);
     }
+    page.push_str("</table><h2>What binds neither a server nor a sensor</h2><table><thead><tr>");
+    page.push_str("<th>number</th><th>text, and whom it binds</th></tr></thead>");
+    for (statement, reason) in requirements::of_others() {
+        let _ = write!(
+            page,
+            "<tr><td><code>{}</code></td><td>{}<br><small>{}</small></td></tr>",
+            escape(&statement.id),
+            escape(&statement.text),
+            escape(reason),
+        );
+    }
     page.push_str("</table></body></html>\n");
     page
 }
@@ -136,6 +147,7 @@ mod tests {
         let page = render(&report);
         assert!(!page.contains("<script"), "{page}");
         assert!(!page.contains('\u{1b}') && !page.contains('\u{202e}'));
+        assert!(page.contains("DLV-014") && page.contains("journal: a sensor reads none"));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;\\u{1b}[2J\\u{202e}"));
     }
 }

@@ -35,6 +35,17 @@ pub fn render(report: &Report) -> Value {
             })
         })
         .collect();
+    let others: Vec<Value> = requirements::of_others()
+        .into_iter()
+        .map(|(statement, reason)| {
+            json!({
+                "id": statement.id,
+                "must": statement.is_must,
+                "text": statement.text,
+                "reason": reason,
+            })
+        })
+        .collect();
     json!({
         "program": "lapwing-conformance",
         "version": env!("CARGO_PKG_VERSION"),
@@ -49,5 +60,6 @@ pub fn render(report: &Report) -> Value {
         "skip": report.count(Verdict::Skip),
         "cases": cases,
         "requirements": requirements,
+        "binds_others": others,
     })
 }

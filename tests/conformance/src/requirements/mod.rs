@@ -1,8 +1,8 @@
 //! The numbered requirements of docs/protocol.md, whom each binds, and which cases look at it.
 //!
 //! Invariants, held by the tests below: every requirement of the page stands in the table once;
-//! each that binds a role has a case of that role or a reason why nobody outside can see it; every
-//! case names requirements that exist.
+//! each that binds a role has a case of that role or a reason why nobody outside can see it; each that
+//! binds neither says whom instead; every case names requirements that exist.
 
 mod table;
 
@@ -87,13 +87,26 @@ fn coverage_of(statement: Statement, role: &str, cases: &[Case]) -> Coverage {
     Coverage { cases: names, not_observable: unseen.map(|(_, _, reason)| *reason), statement }
 }
 
+/// What binds neither a server nor a sensor, and why.
+#[must_use]
+pub fn of_others() -> Vec<(Statement, &'static str)> {
+    let reason = |id: &str| {
+        TABLE.iter().find(|(known, _)| *known == id).and_then(|(_, binds)| match binds {
+            Binds::Others(reason) => Some(*reason),
+            Binds::Server | Binds::Sensor | Binds::Both | Binds::Page => None,
+        })
+    };
+    let all = statements().into_iter();
+    all.filter_map(|statement| reason(&statement.id).map(|reason| (statement, reason))).collect()
+}
+
 fn binds(id: &str, role: &str) -> bool {
     let found = TABLE.iter().find(|(known, _)| *known == id).map(|(_, binds)| *binds);
     match found {
         Some(Binds::Both) => true,
         Some(Binds::Server) => role == "server",
         Some(Binds::Sensor) => role == "sensor",
-        Some(Binds::Page | Binds::Others) | None => false,
+        Some(Binds::Page | Binds::Others(_)) | None => false,
     }
 }
 
@@ -164,6 +177,16 @@ mod tests {
                     assert!(binds(id, role), "{}: {id} does not bind a {role}", case.name);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_binds_others_says_whom_and_why() {
+        let others = of_others();
+        assert!(others.iter().any(|(statement, _)| statement.id == "DLV-014"), "{others:?}");
+        for (statement, reason) in others {
+            let says = reason.starts_with("binds ") || reason.split_once(": ").is_some();
+            assert!(says && reason.len() > 60, "{}: `{reason}` is no reason", statement.id);
         }
     }
 

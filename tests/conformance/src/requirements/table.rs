@@ -15,9 +15,15 @@ pub enum Binds {
     Both,
     /// Nobody by itself: it says what words mean, or binds whoever changes the page.
     Page,
-    /// Readers and servers that do not speak with sensors.
-    Others,
+    /// Somebody whom the harness does not play against, and why neither a server nor a sensor is
+    /// bound.
+    Others(&'static str),
 }
+
+const INTEL: &str = "binds the Threat Intel servers and whoever asks them: the harness holds \
+                     Detection, Registration and sensors alone";
+const UPDATE: &str = "binds the Update server and whoever fetches from it: a sensor does not yet, \
+                      and the harness plays neither";
 
 /// Every requirement of the page.
 pub const TABLE: &[(&str, Binds)] = &[
@@ -26,7 +32,13 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("PLN-003", Both),
     ("PLN-004", Server),
     ("PLN-005", Sensor),
-    ("PLN-006", Others),
+    (
+        "PLN-006",
+        Others(
+            "says which authority signs whom: a peer sees no more of it than the chain that it \
+             verifies (PLN-005)",
+        ),
+    ),
     ("PLN-007", Server),
     ("PLN-008", Server),
     ("FRM-001", Both),
@@ -42,7 +54,13 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("FRM-011", Both),
     ("FRM-012", Server),
     ("FRM-013", Server),
-    ("FRM-014", Others),
+    (
+        "FRM-014",
+        Others(
+            "binds whoever shows a peer's text to a person, a page or a terminal: neither end of \
+             a connection sees what the other shows",
+        ),
+    ),
     ("FRM-015", Server),
     ("FRM-016", Server),
     ("VER-001", Page),
@@ -113,7 +131,13 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("DLV-011", Both),
     ("DLV-012", Server),
     ("DLV-013", Both),
-    ("DLV-014", Others),
+    (
+        "DLV-014",
+        Others(
+            "binds whoever reads more than one server's journal: a sensor reads none, and a server \
+             only its own",
+        ),
+    ),
     ("DLV-015", Sensor),
     ("DLV-016", Sensor),
     ("DLV-017", Both),
@@ -158,7 +182,12 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("MOD-007", Both),
     ("MOD-008", Server),
     ("MOD-009", Sensor),
-    ("CMD-001", Others),
+    (
+        "CMD-001",
+        Others(
+            "binds sensor management, which numbers the commands: in the cases the harness is it",
+        ),
+    ),
     ("CMD-002", Sensor),
     ("CMD-003", Both),
     ("CMD-004", Server),
@@ -174,7 +203,13 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("CAL-010", Server),
     ("CAL-011", Server),
     ("CAL-012", Server),
-    ("CAL-013", Others),
+    (
+        "CAL-013",
+        Others(
+            "tells a reader of lists what not to rely on: a list that changes between two pages \
+             breaks nothing",
+        ),
+    ),
     ("REG-001", Server),
     ("REG-002", Server),
     ("REG-003", Server),
@@ -187,23 +222,40 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("REG-014", Sensor),
     ("REG-020", Server),
     ("REG-021", Server),
-    ("INT-001", Others),
-    ("INT-002", Others),
-    ("INT-003", Others),
-    ("INT-004", Others),
-    ("INT-005", Others),
-    ("INT-006", Others),
-    ("UPD-001", Others),
-    ("UPD-002", Others),
-    ("UPD-003", Others),
-    ("UPD-004", Others),
+    ("INT-001", Others(INTEL)),
+    ("INT-002", Others(INTEL)),
+    ("INT-003", Others(INTEL)),
+    ("INT-004", Others(INTEL)),
+    ("INT-005", Others(INTEL)),
+    ("INT-006", Others(INTEL)),
+    ("UPD-001", Others(UPDATE)),
+    ("UPD-002", Others(UPDATE)),
+    ("UPD-003", Others(UPDATE)),
+    ("UPD-004", Others(UPDATE)),
     ("CON-001", Server),
     ("CON-002", Server),
     ("CON-003", Server),
-    ("CON-004", Others),
+    (
+        "CON-004",
+        Others(
+            "what is in these feeds rests on rules and on verdicts of Threat Intel, which no \
+             sensor can bring about; as feeds they are held by CAL-010 to CAL-012",
+        ),
+    ),
     ("CON-005", Server),
-    ("CON-006", Others),
-    ("CON-007", Others),
+    (
+        "CON-006",
+        Others(
+            "binds the servers that look at evidence, tag and manage: no sensor and no console of \
+             a Detection server has these methods",
+        ),
+    ),
+    (
+        "CON-007",
+        Others(
+            "binds the supervisor of one machine's processes, which speaks with the web page alone",
+        ),
+    ),
     ("CON-008", Server),
     ("LIM-001", Both),
     ("LIM-002", Server),
@@ -234,7 +286,7 @@ pub const TABLE: &[(&str, Binds)] = &[
     ("LIM-044", Server),
     ("LIM-050", Server),
     ("LIM-051", Server),
-    ("LIM-052", Others),
+    ("LIM-052", Others(INTEL)),
     ("LIM-053", Server),
     ("LIM-054", Server),
     ("LIM-060", Both),
