@@ -154,6 +154,9 @@ impl Engine<'_> {
     fn request_resync(&mut self, now: Now) {
         let earliest_ns = self.resynced_ns.map_or(0, |last| last + nanoseconds(RESYNC_MS_MIN));
         let earliest_ns = if cfg!(mutant = "resync_each_time") { 0 } else { earliest_ns };
+        if cfg!(mutant = "resync_dropped") && earliest_ns > now.monotonic_ns {
+            return;
+        }
         self.resync_due_ns = Some(earliest_ns.max(now.monotonic_ns));
         self.resync_when_due(now);
     }

@@ -364,7 +364,9 @@ impl<'a> Outbox<'a> {
         if !self.stored.is_full() {
             return;
         }
-        if let [first, second, ..] = self.stored.items {
+        if let [first, second, ..] = self.stored.items
+            && !cfg!(mutant = "oldest_run_forgotten")
+        {
             second.range.from_seq = second.range.from_seq.min(first.range.from_seq);
         }
         if self.stored.length > 0 {

@@ -76,7 +76,7 @@ impl<'a> Press<'a> {
     }
 
     pub(crate) fn is_self_contained(&self) -> bool {
-        self.memory == Memory::RamOnly
+        self.memory == Memory::RamOnly && !cfg!(mutant = "memory_needs_table")
     }
 
     pub(crate) fn chunk_bytes_max(&self) -> usize {

@@ -199,7 +199,7 @@ impl Registrar {
         if self.state != State::Asking {
             return;
         }
-        self.is_package_used = true;
+        self.is_package_used = !cfg!(mutant = "package_unused");
         let step = match self.target() {
             Some(_) => Step::Dial,
             None => Step::Ask(AssignReason::First),

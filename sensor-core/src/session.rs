@@ -299,7 +299,8 @@ impl<'a> Session<'a> {
             }
             Stage::Live | Stage::HelloDue => {
                 let mut stalled = self.links.iter().filter_map(LaneLink::stalled_since_ns);
-                if stalled.any(|since_ns| now.is_past(since_ns, PROGRESS_MS_MAX)) {
+                let is_watched = !cfg!(mutant = "progress_unwatched");
+                if is_watched && stalled.any(|since_ns| now.is_past(since_ns, PROGRESS_MS_MAX)) {
                     self.close(CloseReason::NoProgress);
                 }
             }

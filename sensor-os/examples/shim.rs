@@ -75,11 +75,13 @@ fn configuration() -> Result<PathBuf, Box<dyn Error>> {
         address.map_or_else(|_| String::new(), |address| format!("{role} = [\"{address}\"]\n"))
     });
     write(&folder.join("token"), &variable("LAPWING_TOKEN")?)?;
+    let has_spool = std::env::var("LAPWING_SPOOL").as_deref() != Ok("none");
     let text = format!(
         "state_dir = \"state\"\nname = \"shim\"\nlog_level = \"info\"\n[servers]\n{}ca_file = \
-         \"{}\"\n[enrolment]\ntoken_file = \"token\"\n",
+         \"{}\"\n[enrolment]\ntoken_file = \"token\"\n{}",
         servers.concat(),
-        variable("LAPWING_CA")?
+        variable("LAPWING_CA")?,
+        if has_spool { "" } else { "[spool]\nmode = \"memory\"\n" },
     );
     let file = folder.join("sensor.toml");
     write(&file, &text)?;

@@ -269,6 +269,7 @@ impl Session<'_> {
             return self.give_up(index, LogCause::Forked);
         }
         let outbox = &self.outboxes[index];
+        let to = if cfg!(mutant = "elsewhere_beyond") { outbox.sending().made } else { to };
         let from_seq = base.seq + 1;
         let hole = Hole {
             log: outbox.sending().log,

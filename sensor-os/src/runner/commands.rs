@@ -19,6 +19,11 @@ impl Runner<'_> {
     pub(super) fn accept(&mut self, now: Now, number: CommandNumber) {
         let Some(action) = self.sensor.action(number) else { return };
         let command = StoredCommand { number, action, state: CommandState::Accepted };
+        if cfg!(mutant = "number_after_action") {
+            self.sensor.handle_accepted(number);
+            self.command = Some(command);
+            return;
+        }
         match self.state.save_command(&command) {
             Ok(()) => {
                 self.sensor.handle_accepted(number);
@@ -103,7 +108,7 @@ impl Runner<'_> {
     /// Tells of a command that an earlier process accepted and did not finish.
     pub(super) fn tell_interrupted(&mut self, now: Now) {
         let Some(command) = self.state.command() else { return };
-        if command.state == CommandState::Ended {
+        if command.state == CommandState::Ended || cfg!(mutant = "interrupted_unsaid") {
             return;
         }
         let folder = self.state.path().join("spool");

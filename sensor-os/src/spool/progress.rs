@@ -106,7 +106,9 @@ impl Progress {
         }
         if self.stored.len() > ELSEWHERE_MAX {
             let first = self.stored.remove(0);
-            self.stored[0].from_seq = first.from_seq;
+            if !cfg!(mutant = "oldest_run_forgotten") {
+                self.stored[0].from_seq = first.from_seq;
+            }
         }
     }
 }

@@ -40,8 +40,8 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("no_fence", "lets an older session go on beside a newer one"),
     ("old_epoch_accepted", "takes what an older session sends until it tells it"),
     ("opening_unchecked", "takes a chunk that does not open where one must"),
-    ("own_runs_count", "takes its own lost run for one that another server holds"),
     ("oversize_frame_read", "reads the body of a frame beyond the bound"),
+    ("own_runs_count", "takes its own lost run for one that another server holds"),
     ("pong_without_nonce", "answers a Ping without its nonce"),
     ("repeat_silent", "does not acknowledge a repeat"),
     ("request_unchecked", "enrols a key whose request is not signed with it"),
@@ -65,7 +65,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
 ];
 
 /// Those that show only in cases that wait for more than ten seconds.
-pub const SLOW_MUTANTS: &[&str] = &["idle_kept"];
+pub const SLOW_MUTANTS: &[&str] = &["idle_kept", "progress_unwatched", "resync_dropped"];
 
 /// The same of a sensor; those of the codec, which both ends use, stand in both lists.
 pub const SENSOR_MUTANTS: &[(&str, &str)] = &[
@@ -77,19 +77,27 @@ pub const SENSOR_MUTANTS: &[(&str, &str)] = &[
     ("credit_taken_back", "lets an Ack lower its credit"),
     ("digest_wrong", "says another digest than its rows have"),
     ("draining_ignored", "stays with a server that is going away"),
+    ("elsewhere_beyond", "says of what nobody acknowledged that another server has it"),
     ("expired_command_run", "runs a command whose time is over"),
     ("facts_lost_unsaid", "says nothing of facts that went with a log it gave up"),
     ("false_ack_accepted", "believes an Ack of what it did not send"),
     ("fenced_back_at_once", "comes back at once when it is fenced"),
     ("fenced_moves", "asks Registration for another server when it is fenced"),
+    ("interrupted_unsaid", "says nothing of a command that an earlier process did not finish"),
     ("log_reused", "goes on with a log after an unclean stop"),
     ("mark_unsaid", "sends no ChainMark"),
+    ("memory_needs_table", "sends chunks that do not stand alone although it has no spool"),
     ("nack_ignored", "does not send again what was not taken"),
+    ("number_after_action", "makes a command's number durable after it acted"),
     ("old_episode_accepted", "goes back for a Nack of an old episode"),
+    ("oldest_run_forgotten", "forgets who has the beginning of a log, and does not merge it"),
     ("oversize_frame_read", "reads the body of a frame beyond the bound"),
+    ("package_unused", "does not go where its package says when Registration does not answer"),
+    ("progress_unwatched", "stays with a server that acknowledges nothing"),
     ("refusal_ignored", "comes back sooner than a refusal allows"),
     ("registration_asked_when_well", "asks Registration whenever a session is lost"),
     ("reserved_flags_ignored", "takes a frame with a flag that means nothing"),
+    ("resync_dropped", "forgets a wish for a segment that comes within a minute of the last"),
     ("resync_each_time", "begins a segment for every Resync"),
     ("resync_ignored", "begins no segment for a Resync"),
     ("retry_after_ignored", "sends again at once after a Nack"),
@@ -152,7 +160,8 @@ mod tests {
 
     #[test]
     fn what_shows_slowly_is_listed() {
-        let is_listed = |slow: &&&str| MUTANTS.iter().any(|(name, _)| *name == **slow);
+        let listed = || MUTANTS.iter().chain(SENSOR_MUTANTS);
+        let is_listed = |slow: &&&str| listed().any(|(name, _)| *name == **slow);
         assert_eq!(SLOW_MUTANTS.iter().filter(is_listed).count(), SLOW_MUTANTS.len());
     }
 

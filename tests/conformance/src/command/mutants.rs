@@ -72,8 +72,10 @@ type Mutant = (&'static str, &'static str);
 /// What became of one server.
 struct Judged {
     mutant: Mutant,
-    /// The cases that failed.
+    /// The cases that failed, and those that were weak where the one without a fault was not.
     found_by: Vec<String>,
+    /// The cases that were weak.
+    weak: Vec<String>,
     built: Duration,
     took: Duration,
 }
@@ -87,7 +89,7 @@ impl Mutants {
         let mut wanted = vec![("", "no fault")];
         wanted.extend(self.wanted()?);
         let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let mut judged = Vec::new();
+        let (mut judged, mut weak) = (Vec::new(), Vec::new());
         std::thread::scope(|scope| {
             // One is built while the one before it is judged: the cases wait more than they work.
             let (give, take) = mpsc::sync_channel(0);
@@ -98,7 +100,12 @@ impl Mutants {
             });
             for built in take {
                 let built = built?;
-                let one = self.judge(&built)?;
+                let mut one = self.judge(&built)?;
+                if one.mutant.0.is_empty() {
+                    weak = std::mem::take(&mut one.weak);
+                }
+                one.weak.retain(|case| !weak.contains(case));
+                one.found_by.append(&mut one.weak);
                 one.tell();
                 if self.server.is_none() {
                     // One of them is tens of megabytes.
@@ -154,9 +161,12 @@ impl Mutants {
             "sensor" => sensor::hold(command, &cases, pace, None, |_| {}),
             _ => against_server(&command, &cases, pace)?,
         };
-        let failed = report.cases.into_iter().filter(|case| case.verdict == Verdict::Fail);
-        let found_by = failed.map(|case| case.name).collect();
-        Ok(Judged { mutant: *mutant, found_by, built: *took, took: begun.elapsed() })
+        let of = |verdict| {
+            let cases = report.cases.iter().filter(move |case| case.verdict == verdict);
+            cases.map(|case| case.name.clone()).collect()
+        };
+        let (found_by, weak) = (of(Verdict::Fail), of(Verdict::Weak));
+        Ok(Judged { mutant: *mutant, found_by, weak, built: *took, took: begun.elapsed() })
     }
 
     /// The program with that fault, in a file that the next build leaves alone.

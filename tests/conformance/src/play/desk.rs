@@ -30,6 +30,8 @@ pub struct Known {
     pub sensor: Option<Id>,
     /// Where it is sent; nobody: `all_full`.
     pub assignment: Option<Assignment>,
+    /// It does not say where to go: whoever asks is cut off.
+    pub is_mute: bool,
     /// Each time it asked, and with what.
     pub asked: Vec<(Instant, AssignRequest)>,
     /// What it did wrong.
@@ -141,6 +143,10 @@ fn answer(mut link: Link, desk: &Desk) -> Result<(), String> {
         let Some(Message::Call(Call { call, method, body })) = message else {
             return Err(format!("FRM-008: kind {} at Registration", frame.kind));
         };
+        if plane == tls::SENSOR && desk.known().is_mute {
+            link.cut();
+            return Ok(());
+        }
         let (code, body) = match (plane.as_str(), method) {
             (tls::ENROL, ENROL) => enrol(desk, &body)?,
             (tls::SENSOR, ASSIGN) => assign(desk, &link, &body)?,

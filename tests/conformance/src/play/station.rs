@@ -267,6 +267,24 @@ impl Station {
         self.pump_for(QUIET, |_| false).map(drop)
     }
 
+    /// Takes what comes until the sensor closes; whether it does within `limit`.
+    ///
+    /// # Errors
+    /// It breaks a requirement.
+    pub fn is_left_within(&mut self, limit: Duration) -> Result<bool, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.link()?.next(left) {
+                Got::Frame(frame) => self.take(&frame)?,
+                Got::Closed(_) => break,
+                Got::Silence => return Ok(false),
+            }
+        }
+        self.link = None;
+        Ok(true)
+    }
+
     /// The sensor must close, whatever it sends before.
     ///
     /// # Errors

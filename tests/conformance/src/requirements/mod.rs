@@ -1,8 +1,8 @@
 //! The numbered requirements of docs/protocol.md, whom each binds, and which cases look at it.
 //!
 //! Invariants, held by the tests below: every requirement of the page stands in the table once;
-//! each that binds a role has a case of that role or a reason why nobody outside can see it; each that
-//! binds neither says whom instead; every case names requirements that exist.
+//! each that binds a role has a case of that role or a reason why nobody outside can see it; each
+//! that binds neither says whom instead; every case names requirements that exist.
 
 mod table;
 

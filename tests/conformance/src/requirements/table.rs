@@ -238,8 +238,9 @@ pub const TABLE: &[(&str, Binds)] = &[
     (
         "CON-004",
         Others(
-            "what is in these feeds rests on rules and on verdicts of Threat Intel, which no \
-             sensor can bring about; as feeds they are held by CAL-010 to CAL-012",
+            "says what stands in two feeds of a Detection server: it rests on rules and on \
+             verdicts of Threat Intel, which no sensor can bring about. As feeds they are held by \
+             CAL-010 to CAL-012",
         ),
     ),
     ("CON-005", Server),
@@ -342,6 +343,12 @@ pub const UNSEEN: &[(&str, &str, &str)] = &[
         "sensor",
         "what a sensor drops when its spool is full: the harness is not told how large that is, and \
          filling it takes hours",
+    ),
+    (
+        "JMP-007",
+        "sensor",
+        "a loss of which a sensor does not know the size comes of a spool that is damaged or of a \
+         power cut: the harness knows the files of no sensor, and cuts no power",
     ),
     (
         "ENC-011",

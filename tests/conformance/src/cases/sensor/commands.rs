@@ -3,6 +3,7 @@
 use super::case;
 use super::context::Context;
 use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::play::link::PATIENCE;
 use crate::wire::message::{Action, CommandOutcome, Lane};
 
 /// The cases of this file.
@@ -13,6 +14,13 @@ pub(super) const CASES: &[Case] = &[
         "Sent again in the session, after a lost one, after kill -9 and after a stop, a command \
          that ran is Refused and does not run again; Hello says its number.",
         a_command_runs_once,
+    ),
+    case(
+        "a_command_that_a_kill_cuts_short_is_interrupted",
+        &["CMD-002", "CMD-003"],
+        "Killed with -9 at one moment after the other while it obeys: what it did it remembers, what \
+         it accepted has one outcome, Done or Interrupted, and does not run again.",
+        a_command_that_a_kill_cuts_short,
     ),
     case(
         "a_lower_number_is_refused",
@@ -107,6 +115,55 @@ fn a_command_runs_once(cx: &mut Context) -> Checked {
     cx.restart()?;
     cx.a.welcome()?;
     again(cx, (3, 7), "after a stop")
+}
+
+/// Kills at the most until one falls between acceptance and outcome; where that is so soon over
+/// that none does, what the other kills show is all there is.
+const KILLS: u64 = 9;
+
+fn a_command_that_a_kill_cuts_short(cx: &mut Context) -> Checked {
+    with_commands(cx)?;
+    let mut interrupted = 0;
+    for seq in 1..=KILLS {
+        // Each changes what Hello says, so that what was done is seen.
+        let collects = |cx: &Context| cx.a.hello.as_ref().is_some_and(|hello| hello.collecting);
+        let was = collects(cx);
+        let action = if was { Action::StopCollection } else { Action::StartCollection };
+        cx.a.settle()?;
+        let before = cx.subject.files();
+        cx.a.command((1, seq), action, LATER)?;
+        cx.subject.kill_at_change(before, seq);
+        // What it said before is judged too.
+        ensure!(cx.a.is_left_within(PATIENCE)?, "a killed sensor keeps its connection");
+        cx.restart()?;
+        cx.a.meet()?;
+        let is_done = collects(cx) != was;
+        if accepted(cx) != Some((1, seq)) {
+            ensure!(!is_done, "CMD-002: {action:?} is done, and its number is not remembered");
+            let told = outcomes(cx, (1, seq));
+            ensure!(
+                told.is_empty(),
+                "CMD-002: a number that is not remembered has outcomes {told:?}"
+            );
+            cx.a.greet(&[])?;
+            continue;
+        }
+        cx.a.greet(&[])?;
+        outcome(cx, (1, seq))?;
+        cx.a.settle()?;
+        let told = outcomes(cx, (1, seq));
+        let is_interrupted = told == [CommandOutcome::Interrupted as u64];
+        let is_whole = told == [CommandOutcome::Done as u64] && is_done;
+        ensure!(
+            is_interrupted || is_whole,
+            "CMD-002: of an accepted {action:?} that was cut short ({is_done}) is told {told:?}"
+        );
+        interrupted += u64::from(is_interrupted);
+        if interrupted > 0 && seq > KILLS / 2 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn a_lower_number_is_refused(cx: &mut Context) -> Checked {

@@ -9,7 +9,7 @@ use rustls::RootCertStore;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::subject::Subject;
+use super::subject::{STATE, Subject};
 use crate::cases::Stop;
 use crate::crypto::authority::Authority;
 use crate::crypto::identity::hex;
@@ -81,7 +81,7 @@ impl Context {
             ("LAPWING_REGISTRATION", registration.address.to_string()),
             ("LAPWING_CA", ca.display().to_string()),
             ("LAPWING_TOKEN", token),
-            ("LAPWING_STATE", state.display().to_string()),
+            (STATE, state.display().to_string()),
             ("LAPWING_STDIN", "yes".into()),
         ];
         let subject = Subject::new(&target.command, folder.path(), environment);

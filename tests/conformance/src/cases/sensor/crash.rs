@@ -4,7 +4,9 @@ use super::case;
 use super::commands::outcome;
 use super::context::{Context, FACTS};
 use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::wire::chunk::{Chunk, SELF_CONTAINED};
 use crate::wire::message::{Action, Id, Lane, LogCause, Memory};
+use crate::wire::primitive::{Reader, Wire as _};
 
 /// The cases of this file.
 pub(super) const CASES: &[Case] = &[
@@ -29,9 +31,16 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_stop_loses_nothing",
-        &["HEL-020", "HEL-033", "DLV-015"],
+        &["HEL-020", "DLV-015"],
         "After a clean stop what was not acknowledged comes again, and the lane goes on.",
         a_stop_loses_nothing,
+    ),
+    case(
+        "without_a_spool_each_start_begins_a_log",
+        &["HEL-033", "LOG-007"],
+        "Told to keep nothing on the disk it says RamOnly; after a stop and after kill -9 it opens a \
+         new log, cause Started, and every chunk of it stands alone.",
+        without_a_spool_each_start_begins_a_log,
     ),
 ];
 
@@ -184,5 +193,34 @@ fn a_stop_loses_nothing(cx: &mut Context) -> Checked {
     cx.chunks(2)?;
     let cause = cx.a.shelf(Lane::Bulk)?.cause;
     ensure!(cause != LogCause::Unclean, "HEL-032: after a clean stop a log has cause Unclean");
+    Ok(())
+}
+
+fn without_a_spool_each_start_begins_a_log(cx: &mut Context) -> Checked {
+    cx.subject.set("LAPWING_SPOOL", Some("none"));
+    cx.online()?;
+    if cx.a.hello.as_ref().map(|hello| hello.memory) != Some(Memory::RamOnly) {
+        return Err(Stop::Skip("LAPWING_SPOOL is `none`, and this sensor has a spool".into()));
+    }
+    let mut logs = Vec::new();
+    for is_killed in [false, true, false] {
+        let head = cx.a.head(Lane::Bulk)?;
+        ensure!(!logs.contains(&head.log), "HEL-033: the log of an earlier start is gone on with");
+        let is_first = logs.is_empty();
+        ensure!(is_first || head.cause == LogCause::Started, "HEL-033: cause {:?}", head.cause);
+        logs.push(head.log);
+        cx.chunks(3)?;
+        cx.a.settle()?;
+        if !is_killed {
+            cx.subject.stop()?;
+        }
+        cx.restart()?;
+        cx.a.welcome()?;
+    }
+    for (seq, bytes) in cx.a.shelves.values().flat_map(|shelf| &shelf.chunks) {
+        let chunk = Chunk::read(&mut Reader::of_chunk(bytes)).map_err(|error| error.to_string())?;
+        let alone = chunk.flags & SELF_CONTAINED != 0;
+        ensure!(alone, "HEL-033: chunk {seq} of a sensor without a spool does not stand alone");
+    }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::case;
 use super::context::{Context, FACTS};
-use crate::cases::{Case, Checked, Stop, ensure, equal};
+use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::play::station::{Place, Station};
 use crate::wire::message::{Draining, Id, Jump, JumpCause, Lane, LogCause, LogVerdict, LossReason};
 use crate::wire::method::AssignReason;
@@ -57,18 +57,34 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "the_servers_data_is_lost",
-        &["HEL-028", "HEL-029", "JMP-003", "JMP-004", "JMP-007"],
+        &["HEL-028", "HEL-029", "JMP-003", "JMP-004"],
         "ServerBehind at 1: all comes again where all is held; otherwise first a Jump to before what \
          is held, cause Lost(ServerRolledBack).",
         the_servers_data_is_lost,
     ),
     case(
         "a_sensor_moves_and_comes_back",
-        &["HEL-005", "HEL-030", "HEL-031", "JMP-004", "JMP-005", "LIM-042", "REG-011", "DLV-017"],
+        &["HEL-005", "HEL-030", "HEL-031", "JMP-004", "JMP-005", "REG-011", "DLV-017"],
         "At another server a Jump says what the first one stored, and a segment opens; back at the \
          first one it goes on behind what that has, and nothing is missing over both.",
         a_sensor_moves_and_comes_back,
     ),
+    case(
+        "nobody_is_said_to_have_what_nobody_acknowledged",
+        &["JMP-005", "HEL-005", "HEL-030"],
+        "A sensor that moves with chunks in flight says StoredElsewhere of what was acknowledged \
+         alone, and sends the others.",
+        nobody_is_said_to_have,
+    ),
+    Case {
+        phase: Phase::Slow,
+        ..case(
+            "the_ninth_run_is_merged",
+            &["LIM-042", "HEL-005", "HEL-031"],
+            "Moved nine times it tells of eight runs, which leave nothing out.",
+            the_ninth_run_is_merged,
+        )
+    },
 ];
 
 fn place(verdict: LogVerdict, next_seq: u64) -> Place {
@@ -348,5 +364,69 @@ fn all_is_stored(cx: &Context) -> Checked {
             _ => {}
         }
     }
+    Ok(())
+}
+
+fn nobody_is_said_to_have(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.chunks(2)?;
+    // Another session begins another segment, so that there is something to jump over.
+    cx.a.settle()?;
+    cx.a.cut();
+    cx.subject.event(FACTS);
+    cx.a.welcome()?;
+    cx.chunks(2)?;
+    cx.a.settle()?;
+    let stored = cx.a.seen(Lane::Bulk);
+    cx.a.answers.acks[0] = false;
+    cx.chunks(3)?;
+    cx.assign_to_b();
+    drain(&mut cx.a)?;
+    let (a, seen) = (cx.a.id, cx.a.seen(Lane::Bulk));
+    cx.b.welcome()?;
+    equal!(cx.b.head(Lane::Bulk)?.acked_seq, stored, "HEL-004: acked_seq");
+    cx.b.pump("HEL-030: what nobody acknowledged, at the other server", |station| {
+        station.came.contains(&(Lane::Bulk, seen))
+    })?;
+    if let Some(jump) = jump_of(&cx.b, Lane::Bulk) {
+        equal!(jump.cause, JumpCause::StoredElsewhere(a), "HEL-030: the cause of the Jump");
+        ensure!(jump.to_seq <= stored, "JMP-005: a Jump to {}, {stored} is stored", jump.to_seq);
+    }
+    all_is_stored(cx)
+}
+
+/// Moves: each makes a run, and the ninth has no room of its own.
+const MOVES: usize = 9;
+
+fn the_ninth_run_is_merged(cx: &mut Context) -> Checked {
+    cx.online()?;
+    cx.chunks(1)?;
+    for moves in 1..=MOVES {
+        cx.assign_to_b();
+        drain(&mut cx.a)?;
+        // From here on `a` is the one it moved to.
+        std::mem::swap(&mut cx.a, &mut cx.b);
+        cx.a.meet()?;
+        tells_of_runs(cx, moves.min(8))?;
+        cx.a.greet(&[])?;
+        cx.chunks(1)?;
+    }
+    // What is remembered over a stop is the same; since the last Hello one more run was made.
+    cx.a.settle()?;
+    cx.subject.stop()?;
+    cx.restart()?;
+    cx.a.meet()?;
+    tells_of_runs(cx, 8)
+}
+
+/// The Hello tells of so many runs, and of all that was acknowledged.
+fn tells_of_runs(cx: &Context, count: usize) -> Checked {
+    let head = cx.a.head(Lane::Bulk)?;
+    let runs = &head.elsewhere.0;
+    equal!(runs.len(), count, "HEL-005: the number of runs");
+    let ends = (runs[0].from_seq, runs[runs.len() - 1].to_seq);
+    equal!(ends, (1, head.acked_seq), "HEL-005: where the runs begin and end");
+    let is_dense = runs.windows(2).all(|pair| pair[1].from_seq == pair[0].to_seq + 1);
+    ensure!(is_dense, "HEL-005: the runs leave something out: {runs:?}");
     Ok(())
 }

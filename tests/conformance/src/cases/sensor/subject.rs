@@ -3,14 +3,25 @@
 //! Invariant: nothing of it outlives this value; what it says is kept in a file for whoever asks
 //! why it failed. What a command must understand is in docs/conformance.md.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use crate::play::link::PATIENCE;
 use crate::play::wait;
+
+/// The variable that names the sensor's folder.
+pub const STATE: &str = "LAPWING_STATE";
+/// Files that do not change for as long will not change any more.
+const STILL: Duration = Duration::from_secs(2);
+
+/// Files, each with its inode, its length and when it was changed.
+pub type Files = BTreeMap<PathBuf, (u64, u64, SystemTime)>;
 
 /// The sensor under test.
 pub struct Subject {
@@ -26,6 +37,12 @@ impl Subject {
     pub fn new(command: &str, folder: &Path, environment: Vec<(&'static str, String)>) -> Self {
         let log = folder.join("sensor.log");
         Self { command: command.into(), environment, log, running: None }
+    }
+
+    /// From the next start on a variable of its environment has another value, or none.
+    pub fn set(&mut self, name: &'static str, value: Option<&str>) {
+        self.environment.retain(|(known, _)| *known != name);
+        self.environment.extend(value.map(|value| (name, value.to_owned())));
     }
 
     /// Starts it.
@@ -70,6 +87,41 @@ impl Subject {
         let _ = Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    /// Ends it with -9 as soon as its files have changed `count` times since `before`, or no longer
+    /// change.
+    pub fn kill_at_change(&mut self, mut before: Files, count: u64) {
+        for _ in 0..count {
+            let changed = || Some(self.files()).filter(|now| *now != before);
+            let Some(now) = wait::spin(STILL, changed) else { break };
+            before = now;
+        }
+        // At once; what else belongs to it can wait.
+        if let Some((child, _)) = &mut self.running {
+            let _ = child.kill();
+        }
+        self.kill();
+    }
+
+    /// What its folder holds now.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        let state = self.environment.iter().find(|(name, _)| *name == STATE);
+        let mut folders: Vec<PathBuf> = state.map(|(_, path)| path.into()).into_iter().collect();
+        let mut found = Files::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let Ok(about) = entry.metadata() else { continue };
+                if about.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    let at = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    found.insert(entry.path(), (about.ino(), about.len(), at));
+                }
+            }
+        }
+        found
     }
 
     /// Asks it to stop, and waits until it has.

@@ -40,11 +40,28 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_server_that_cannot_be_reached_is_given_up",
-        &["REG-011", "HEL-036", "DLV-016"],
+        &["REG-011", "HEL-036"],
         "After two failed attempts and five seconds Registration is asked, not before; its answer is \
          followed, and what was not stored goes to the other server.",
         a_server_that_cannot_be_reached_is_given_up,
     ),
+    case(
+        "a_package_that_names_a_server_leads_there",
+        &["REG-014"],
+        "Registration does not answer, and then there is none: the sensor goes to the server that its \
+         package names.",
+        a_package_that_names_a_server,
+    ),
+    Case {
+        phase: Phase::Slow,
+        ..case(
+            "a_server_that_stores_nothing_is_left",
+            &["DLV-016", "REG-011"],
+            "With a chunk in flight and no Ack for half a minute the sensor closes and asks \
+             Registration, because nothing moves on; what was in flight goes to the other server.",
+            a_server_that_stores_nothing,
+        )
+    },
     Case {
         phase: Phase::Slow,
         ..case(
@@ -68,7 +85,7 @@ pub(super) const CASES: &[Case] = &[
         phase: Phase::Slow,
         ..case(
             "without_room_it_keeps_asking",
-            &["REG-013", "REG-014"],
+            &["REG-013"],
             "Registration has no room: the sensor asks again, and goes where it is sent then.",
             without_room_it_keeps_asking,
         )
@@ -186,6 +203,37 @@ fn a_server_that_cannot_be_reached_is_given_up(cx: &mut Context) -> Checked {
     );
     cx.b.welcome()?;
     cx.b.pump("what nobody stored, at the other server", |station| station.came.len() >= 2)?;
+    Ok(())
+}
+
+fn a_package_that_names_a_server(cx: &mut Context) -> Checked {
+    let address = cx.a.address.to_string();
+    cx.subject.set("LAPWING_DETECTION", Some(&address));
+    cx.registration.known().is_mute = true;
+    cx.online()?;
+    cx.chunks(1)?;
+    cx.a.settle()?;
+    cx.subject.stop()?;
+    cx.subject.set("LAPWING_REGISTRATION", None);
+    cx.restart()?;
+    cx.a.welcome()?;
+    cx.chunks(1)
+}
+
+fn a_server_that_stores_nothing(cx: &mut Context) -> Checked {
+    cx.a.answers.acks[0] = false;
+    cx.online()?;
+    cx.chunks(1)?;
+    cx.assign_to_b();
+    if !cx.a.is_left_within(Duration::from_secs(120))? {
+        cx.weak("DLV-016: with a chunk in flight and no Ack it stays for more than 120 s");
+        return Ok(());
+    }
+    let found = wait::attempt(RETURN, || cx.registration.known().asked.get(1).cloned());
+    let (_, asked) = found.ok_or("DLV-016: Registration is not asked")?;
+    equal!(asked.reason, AssignReason::NoProgress, "DLV-016, REG-011: the reason");
+    cx.b.welcome()?;
+    cx.b.pump("what nobody stored, at the other server", |station| !station.came.is_empty())?;
     Ok(())
 }
 
