@@ -415,11 +415,9 @@ impl Verified {
         }
     }
 
-    /// Everything before `next_index` is missing, where the journal has nothing of the log.
+    /// Everything before `next_index` that the journal does not have is missing.
     fn miss(&mut self, next_index: u64) {
-        if self.last_commit == 0 {
-            self.account.fill(next_index, RunKind::Missing);
-        }
+        self.account.fill(next_index, RunKind::Missing);
     }
 
     fn take(&mut self, entry: &StoredEntry<'_>, chain: Chain) {

@@ -74,24 +74,38 @@ fn another_journal_that_is_as_long_is_judged_from_its_beginning() {
     let (partitions, state) = (Arc::new(MemoryPartitions::new("run")), MemoryDisk::new("state"));
     let run = Run::start(&partitions, &state);
     run.append(1, 1, &lookup(1, "evil.example"));
-    assert_eq!(run.evidence_behind(0).1, 1);
+    run.append(2, 1, &lookup(2, "evil.example"));
+    assert_eq!(run.evidence_behind(1).1, 2);
     run.stop();
 
+    // The live segment is judged at each start, so what must be judged lies in one before it.
     let other = Arc::new(MemoryPartitions::new("other"));
     let options = JournalOptions::new(Incarnation::Keep([8; 16]), 1);
     let journal = Journal::open(Arc::clone(&other) as _, &options).unwrap();
     append(&journal, 1, 1, &lookup(1, "worse.example"));
-    drop(journal);
+    append(&journal, 2, 2, &lookup(2, "third.example"));
+    let mut analyst = open(&state, None);
+    assert_eq!(analyst.record.cursor(), 3);
+    assert_eq!(analyst.compare(&journal).unwrap(), None, "it is another one, and lost nothing");
+    drop((analyst, journal));
+    // A start that did not come further has been written down all the same.
+    let analyst = open(&state, None);
+    assert_eq!(analyst.record.cursor(), 1);
+    drop(analyst);
+
     let run = Run::start(&other, &state);
-    assert_eq!(run.evidence_behind(1).0, ["domain:worse.example"]);
-    assert_eq!(run.trouble, None, "it is another one, and lost nothing");
+    let (mut causes, cursor) = run.evidence_behind(2);
+    if cursor == 3 {
+        causes.extend(run.evidence_behind(3).0);
+    }
+    causes.sort();
+    assert_eq!(causes, ["domain:third.example", "domain:worse.example"]);
     run.stop();
 
     // From here on its cursor counts.
     let mut analyst = open(&state, None);
-    let journal = self::journal(&other);
-    analyst.compare(&journal).unwrap();
-    assert_eq!(analyst.taken, 1);
+    analyst.compare(&self::journal(&other)).unwrap();
+    assert_eq!(analyst.taken, 2);
 }
 
 /// A watcher that counted nine entries.

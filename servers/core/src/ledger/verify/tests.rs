@@ -335,6 +335,28 @@ fn a_head_alone_names_a_log_of_which_nothing_is_left() {
     assert_eq!((sums.stored, sums.missing), (0, 100));
     assert_eq!(named(&scan(Some(1..3))), [(place(2), 1, 20)]);
     assert_eq!(named(&scan(Some(1..21))), []);
+
+    // The counters say the same of it: that is no second fault.
+    let mut account = Account::default();
+    account.take_chunk(10, 1, [(RunKind::Stored, 100)]);
+    let kept = BTreeMap::from([(place(2), KeptAccount { account, last_commit: 20 })]);
+    let mut verifier = Verifier::new(DEPLOYMENT, (rig.heads(2), 20), BTreeMap::new());
+    let left = rig.entries.iter().filter(|entry| entry.place == place(1));
+    left.for_each(|entry| verifier.handle_entry(&entry.view()));
+    assert_eq!(named(&verifier.finish(Some(&kept))), [(place(2), 1, 20)]);
+}
+
+#[test]
+fn what_only_the_head_remembers_of_the_end_of_a_log_is_missing() {
+    let rig = Rig::new(1, 10);
+    let hidden = |entry: &mut Kept| match entry.commit {
+        1..8 => Change::Keep,
+        _ => Change::Hidden,
+    };
+    let outcome = rig.scan(rig.heads(1), hidden);
+    assert_eq!(named(&outcome), [(place(1), 8, 10)]);
+    let sums = outcome.logs[&place(1)].account.sums();
+    assert_eq!((sums.stored, sums.missing), (70, 30));
 }
 
 #[test]
