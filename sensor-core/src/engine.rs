@@ -255,7 +255,7 @@ impl Engine<'_> {
     }
 
     fn record_loss(&mut self, now: Now, facts: u64) -> Result<Intake, IntakeError> {
-        let detail = "a log was given up; facts nobody acknowledged are lost";
+        let detail = "facts nobody acknowledged, of a log given up or of a branch of it, are lost";
         let fields = [
             Field::new(finding::code, Value::U64(u64::from(Code::FACTS_LOST.0))),
             Field::new(finding::component, Value::text("delivery")),

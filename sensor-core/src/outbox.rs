@@ -6,10 +6,12 @@
 //! the acknowledged position on, and when it is full the oldest unsent chunk is dropped, as a hole
 //! that a Jump announces before anything later goes.
 //!
-//! Not here: the connection and its credit ([`crate::lane`]).
+//! Not here: the connection and its credit ([`crate::lane`]); holes ([`holes`]); what may be another
+//! branch's ([`branches`]).
 //!
 //! Invariants: `acked <= spooled <= made`; two holes of one log do not meet.
 
+mod branches;
 mod holes;
 
 use lapwing_protocol::buggify;
@@ -74,6 +76,8 @@ pub(crate) struct Outbox<'a> {
     unspooled_bytes: usize,
     /// The index of the first fact of `current` that was made since a sensor started on it.
     started_index: u64,
+    /// Whether a start went on with `current`, and so some other branch of it may be.
+    is_continued: bool,
     holes: Lent<'a, Hole>,
     stored: Lent<'a, Stored>,
     /// The first chunk that was not sent in this session, and so may be dropped first.
@@ -110,6 +114,7 @@ impl<'a> Outbox<'a> {
             offered_seq: current.made.seq,
             unspooled_bytes: 0,
             started_index: current.made.next_index,
+            is_continued: current.made.seq > 0,
             holes: Lent::new(holes),
             stored: Lent::new(stored),
             unsent_seq: current.acked.seq + 1,
@@ -155,27 +160,6 @@ impl<'a> Outbox<'a> {
         self.unsent_seq = self.sending().acked.seq + 1;
     }
 
-    /// A start went on with `log`: from the fact `index` on it may be another branch.
-    pub(crate) fn note_continued(&mut self, log: LogId, index: u64) {
-        if let Some(tail) = self.tail.filter(|tail| tail.log == log) {
-            let facts = tail.made.next_index.saturating_sub(index);
-            self.tail_branch = u32::try_from(facts).unwrap_or(u32::MAX);
-        } else if self.current.log == log {
-            self.started_index = self.started_index.min(index);
-        }
-    }
-
-    /// How many facts of the tail are lost when it is given up: what nobody acknowledged. A server
-    /// that holds more than it has all of it, but for what may be another branch.
-    pub(crate) fn lost_with_tail(&self, cause: LogCause) -> u64 {
-        let Some(tail) = &self.tail else { return 0 };
-        let unacked = tail.made.next_index.saturating_sub(tail.acked.next_index);
-        match cause {
-            LogCause::RolledBack => unacked.min(u64::from(self.tail_branch)),
-            _ => unacked,
-        }
-    }
-
     /// The last chunk that may be sent: with a spool, only what is in it.
     pub(crate) fn sendable_seq(&self) -> u64 {
         match &self.tail {
@@ -183,42 +167,6 @@ impl<'a> Outbox<'a> {
             None if self.has_spool() => self.spooled_seq,
             None => self.current.made.seq,
         }
-    }
-
-    /// Everything before `cursor` of the log that is sent went out, to `server` where it takes it.
-    pub(crate) fn note_sent(&mut self, server: Option<ServerId>, cursor: u64) {
-        self.unsent_seq = cursor;
-        if self.tail.is_none()
-            && let Some(server) = server
-        {
-            if self.sent_to != short(server) {
-                self.sent_to = short(server);
-                self.never_sent_elsewhere = self.never_sent;
-            }
-            let left = (self.current.made.seq + 1).saturating_sub(cursor);
-            self.never_sent = self.never_sent.min(u32::try_from(left).unwrap_or(u32::MAX));
-        }
-    }
-
-    /// The last chunk of `current` that some server may have from here.
-    pub(crate) fn sent_seq(&self) -> u64 {
-        self.current.made.seq.saturating_sub(self.never_sent.into())
-    }
-
-    /// Earlier starts sent nothing of `log` behind `seq`.
-    pub(crate) fn note_sent_before(&mut self, log: LogId, seq: u64) {
-        if self.current.log == log {
-            let left = self.current.made.seq.saturating_sub(seq);
-            self.never_sent = u32::try_from(left).unwrap_or(u32::MAX);
-            self.never_sent_elsewhere = self.never_sent;
-        }
-    }
-
-    /// Whether `server` may have the chunk `seq` of the log that is sent from here.
-    pub(crate) fn may_be_sent(&self, server: ServerId, seq: u64) -> bool {
-        let is_last = self.sent_to == short(server);
-        let never = if is_last { self.never_sent } else { self.never_sent_elsewhere };
-        self.tail.is_some() || seq <= self.current.made.seq.saturating_sub(never.into())
     }
 
     /// Whether two more of the largest chunks find room without one being lost.
@@ -433,15 +381,11 @@ impl<'a> Outbox<'a> {
         self.offered_seq = 0;
         self.unspooled_bytes = 0;
         self.started_index = log.made.next_index;
+        self.is_continued = false;
         self.unsent_seq = 1;
         (self.never_sent, self.never_sent_elsewhere) = (0, 0);
         lost
     }
-}
-
-fn short(server: ServerId) -> u32 {
-    let [a, b, c, d, ..] = server.0;
-    u32::from_le_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

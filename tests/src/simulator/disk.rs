@@ -137,11 +137,11 @@ impl Disk {
                 at += 1;
                 at > keep || !(log.segments.is_empty() && log.is_all_stored())
             });
-            let newest = logs.last().map(Log::positions);
-            if let Some(newest) = newest.filter(|_| is_clean) {
-                return newest;
+            if let Some(newest) = logs.last_mut().filter(|_| is_clean) {
+                newest.go_on();
+                return newest.positions();
             }
-            let parent = newest.map(|log| log.as_parent());
+            let parent = logs.last().map(|log| log.positions().as_parent());
             let cause = if parent.is_some() { LogCause::Unclean } else { LogCause::First };
             self.create(lane, LogId(chance.id()), cause, parent)
         })

@@ -302,6 +302,7 @@ fn judge_keys(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
 
 fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
     let mut given_up: BTreeMap<SensorId, u64> = BTreeMap::new();
+    let mut doubtful: BTreeMap<SensorId, Vec<String>> = BTreeMap::new();
     for place in &world.places {
         let (number, sensor) = (place.sensor.number, place.sensor.sensor);
         let current = place.sensor.current(Lane::Bulk);
@@ -337,16 +338,18 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
             };
             match placed.excuse {
                 _ if is_in(&merged.covered) => outcome.covered += 1,
-                // It was dropped by rule, and the finding that tells of it was made. But the server
-                // stands within the hole with a chunk of the branch that an image ended, and of
-                // what was dropped no chain is left to tell the two apart: its word is taken
-                // (HEL-038), and the Jump for the hole begins behind it.
-                None if placed.is_told
-                    && has_images(world, sensor)
+                // The server stands within a hole with a chunk of the branch that an image ended, and
+                // of what was dropped no chain is left to tell the two apart: its word is taken
+                // (HEL-038), and the Jump for the hole begins behind it. What was dropped by rule
+                // the finding of that tells; the rest one of lost facts.
+                None if has_images(world, sensor)
                     && is_in(&merged.taken)
                     && is_jump_behind(merged, (sensor, Lane::Bulk, placed.log), placed.index) =>
                 {
                     outcome.unknown += 1;
+                    if !placed.is_told {
+                        doubtful.entry(sensor).or_default().push(name);
+                    }
                 }
                 // A crash is told by the next log.
                 Some(Excuse::Killed | Excuse::PowerCut) if placed.log != current => {
@@ -364,7 +367,23 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
             }
         }
     }
+    judge_doubtful(merged, doubtful, outcome);
     judge_given_up(world, merged, &given_up, outcome);
+}
+
+/// What a server's word within a hole may have taken is told by findings, whatever came since.
+fn judge_doubtful(
+    merged: &Merged,
+    doubtful: BTreeMap<SensorId, Vec<String>>,
+    outcome: &mut Outcome,
+) {
+    for (sensor, facts) in doubtful {
+        let told = merged.told_lost.get(&sensor).copied().unwrap_or_default();
+        for name in facts.into_iter().skip(told as usize) {
+            (outcome.unknown, outcome.lost) = (outcome.unknown - 1, outcome.lost + 1);
+            outcome.broken.push(format!("{name} is lost in another branch's place"));
+        }
+    }
 }
 
 /// Whether a Jump for what was dropped begins behind a fact.

@@ -265,6 +265,9 @@ impl<'m> SensorMachine<'m> {
 
     /// What earlier runs know of a log.
     fn remind(&self, sensor: &mut Sensor<'m>, now: Now, (lane, log): (Lane, LogId)) {
+        if let Some(index) = self.disk.find(lane, log).and_then(|log| log.continued_index) {
+            sensor.note_continued(lane, log, index);
+        }
         if let Some(seq) = self.disk.sent_seq[lane.index()] {
             sensor.note_sent(lane, log, seq);
         }

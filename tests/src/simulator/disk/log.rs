@@ -78,6 +78,8 @@ pub(crate) struct Log {
     pub(super) noted: Progress,
     pub(super) saved: Progress,
     pub(super) synced_seq: u64,
+    /// The first fact since a start went on with it, since it was last acknowledged; saved at once.
+    pub(crate) continued_index: Option<u64>,
     /// The next record begins a file, whatever it is.
     is_file_due: bool,
     /// Which fact has which index; the oracle's, and on the disk so that an image takes it along.
@@ -98,9 +100,17 @@ impl Log {
             saved: progress.clone(),
             progress,
             synced_seq: start.made.seq,
+            continued_index: None,
             is_file_due: true,
             facts: BTreeMap::new(),
         }
+    }
+
+    /// A start goes on with it: where the disk is an older image, what comes now is another branch.
+    pub(super) fn go_on(&mut self) {
+        let acked_index = self.progress.acked.next_index;
+        let known = self.continued_index.filter(|index| *index > acked_index);
+        self.continued_index = Some(known.unwrap_or(self.made.next_index));
     }
 
     /// A fact got an index.
