@@ -94,6 +94,7 @@ reached! {
         Hel035 = "HEL-035 Hello after a clock jumped",
         Hel036 = "HEL-036 refused as busy, with a time to wait",
         Hel037 = "HEL-037 half-open session fenced",
+        Hel038 = "HEL-038 server within a hole",
     }
     "Jump cause" {
         DroppedSpoolFull = "Dropped(SpoolFull)",
@@ -102,6 +103,7 @@ reached! {
         StoredElsewhere = "StoredElsewhere",
         LostServerRolledBack = "Lost(ServerRolledBack)",
         LostSpoolDamaged = "Lost(SpoolDamaged)",
+        LostMemory = "Lost(MemoryLost)",
     }
     "state" {
         VerdictResume = "verdict Resume",

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::delivery::JumpCause;
 use lapwing_protocol::hello::{LogCause, LogParent};
-use lapwing_protocol::id::{Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::id::{BootId, Lane, LogId, SensorId, ServerId};
 use lapwing_sensor_core::{Find, Hole, LogPositions, Position, Stored};
 
 use super::DEPLOYMENT;
@@ -81,6 +81,8 @@ pub(crate) struct Disk {
     /// Whether the last log of each lane is appended to.
     is_current: [bool; 2],
     clean: Option<Vec<(Lane, LogId, u64, u64)>>,
+    /// The boot in which it was last used.
+    run: Option<BootId>,
     /// How far the log of each lane was sent, as the last clean stop said.
     pub(crate) sent_seq: [Option<u64>; 2],
     pub(crate) notes: Notes,
@@ -102,6 +104,7 @@ impl Disk {
             lanes: Default::default(),
             is_current: [false; 2],
             clean: None,
+            run: None,
             sent_seq: [None; 2],
             notes: Notes::default(),
             bytes_max,
@@ -117,9 +120,12 @@ impl Disk {
     // --- Starts and ends.
 
     /// A process opens the spool: answers with the logs to go on with, opening new ones after an
-    /// unclean stop. The mark is taken away first.
-    pub(crate) fn begin(&mut self, chance: &mut Chance) -> [LogPositions; 2] {
+    /// unclean stop. The mark is taken away first. Where the machine went down meanwhile, nobody
+    /// knows how much of the newest log was not synced (SPL-013).
+    pub(crate) fn begin(&mut self, boot: BootId, chance: &mut Chance) -> [LogPositions; 2] {
         let mark = self.clean.take();
+        let last = self.run.replace(boot);
+        let is_unsynced = last.is_some_and(|last| last != boot) && self.sync == Sync::Interval;
         (self.unsynced_bytes, self.unsynced_since_ns, self.sync_failed_ns) = (0, None, None);
         [Lane::Bulk, Lane::Urgent].map(|lane| {
             let logs = &mut self.lanes[lane.index()];
@@ -140,6 +146,9 @@ impl Disk {
             if let Some(newest) = logs.last_mut().filter(|_| is_clean) {
                 newest.go_on();
                 return newest.positions();
+            }
+            if let Some(newest) = logs.last_mut().filter(|_| is_unsynced) {
+                newest.lose_unsynced();
             }
             let parent = logs.last().map(|log| log.positions().as_parent());
             let cause = if parent.is_some() { LogCause::Unclean } else { LogCause::First };

@@ -506,7 +506,9 @@ impl World<'_> {
             }
             for placed in sensor.truth.placed.values_mut() {
                 let is_it = placed.log == entry.log && indices.contains(&placed.index);
-                if is_it && placed.excuse.is_none() {
+                // The Jump that told of a power cut may have gone, and nobody has to say it again.
+                let is_due = matches!(placed.excuse, None | Some(Excuse::PowerCut));
+                if is_it && is_due {
                     placed.excuse = Some(Excuse::ServerRestored);
                 }
             }

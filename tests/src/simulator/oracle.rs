@@ -17,7 +17,7 @@ use lapwing_protocol::code::Code;
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::element::{Feature, command_outcome, finding};
-use lapwing_protocol::hello::LogCause;
+use lapwing_protocol::hello::{LogCause, Memory};
 use lapwing_protocol::id::{Lane, LogId, SensorId};
 use lapwing_protocol::op::DropReason;
 use lapwing_server_core::change::{Change, OwnedValue};
@@ -26,6 +26,7 @@ use lapwing_server_core::delivery::EntryKind;
 
 use super::DEPLOYMENT;
 use super::coverage::{Coverage, Reached};
+use super::disk::Sync;
 use super::sensor::Excuse;
 use super::server::{ROWS_MAX, ServerMachine, Stored};
 use super::world::{Outcome, World};
@@ -280,6 +281,7 @@ fn count_cause(cause: JumpCause, coverage: &mut Coverage) {
         JumpCause::StoredElsewhere(_) => Reached::StoredElsewhere,
         JumpCause::Lost(LossReason::ServerRolledBack) => Reached::LostServerRolledBack,
         JumpCause::Lost(LossReason::SpoolDamaged) => Reached::LostSpoolDamaged,
+        JumpCause::Lost(LossReason::MemoryLost) => Reached::LostMemory,
         // No sensor of ours says these.
         JumpCause::Dropped(_) | JumpCause::Lost(_) => return,
     });
@@ -350,6 +352,17 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
                     if !placed.is_told {
                         doubtful.entry(sensor).or_default().push(name);
                     }
+                }
+                // A Jump of unknown size tells of a power cut, but where all is synced that is sent,
+                // or the log was given up, or an image took back what was to tell.
+                Some(Excuse::PowerCut)
+                    if place.sensor.kept == Memory::Disk
+                        && place.sensor.disk.sync == Sync::Interval
+                        && !place.sensor.truth.given_up.contains(&placed.log)
+                        && !has_images(world, sensor) =>
+                {
+                    outcome.lost += 1;
+                    outcome.broken.push(format!("{name} went with the power, and no Jump says so"));
                 }
                 // A crash is told by the next log.
                 Some(Excuse::Killed | Excuse::PowerCut) if placed.log != current => {
@@ -430,10 +443,7 @@ fn judge_tables(world: &World<'_>, outcome: &mut Outcome) {
         if !has_told && life.stats().rows > 0 {
             outcome.broken.push(format!("machine {} told nothing of its rows", sensor.number));
         }
-        if has_told
-            && sensor.kept == lapwing_protocol::hello::Memory::Disk
-            && decoded != Some(life.digest())
-        {
+        if has_told && sensor.kept == Memory::Disk && decoded != Some(life.digest()) {
             let (number, digest) = (sensor.number, life.digest());
             outcome.broken.push(format!(
                 "machine {number}'s table has digest {digest:016x}, its server's {decoded:x?}"

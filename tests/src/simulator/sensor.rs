@@ -6,8 +6,7 @@
 
 mod drain;
 mod memory;
-
-use std::collections::BTreeMap;
+mod truth;
 
 use lapwing_protocol::chunk::Chunk;
 use lapwing_protocol::command::CommandNumber;
@@ -24,6 +23,7 @@ use super::disk::{Crash, Disk, NotedCommand, Sync};
 use super::facts::{MadeFact, Nature};
 use super::{DEPLOYMENT, MS, WALL_MS};
 pub(crate) use memory::{Lent, SIZES};
+pub(crate) use truth::{Excuse, Placed, Truth};
 
 /// How soon what the disk refused is tried again.
 const RETRY_NS: u64 = 1_000 * MS;
@@ -45,67 +45,11 @@ pub(crate) enum Wish {
     Die,
 }
 
-/// Why a fact may be missing although no Jump covers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Excuse {
-    /// It was in the memory of a process that was killed.
-    Killed,
-    /// It was written and not synced when the power went.
-    PowerCut,
-    /// The disk was put back to an image without it.
-    RolledBack,
-    /// The log it was in was given up as forked or rolled back.
-    GivenUp,
-    /// The server that had it was put back to an older backup, and nobody else had to keep it.
-    ServerRestored,
-}
-
-/// Where a fact was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) log: LogId,
-    pub(crate) index: u64,
-    pub(crate) excuse: Option<Excuse>,
-    /// The sensor dropped it by rule, and told of it by a finding.
-    pub(crate) is_dropped: bool,
-    /// The sensor took the finding that tells of it.
-    pub(crate) is_told: bool,
-}
-
 /// What is to be done when the disk works again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Retry {
     OpenLog { lane: Lane, cause: LogCause, parent: LogParent },
     Accept(CommandNumber),
-}
-
-/// What the oracle knows of a machine.
-#[derive(Debug, Default)]
-pub(crate) struct Truth {
-    /// Where each fact was put, by its number.
-    pub(crate) placed: BTreeMap<u64, Placed>,
-    /// How often each command was carried out; a disk that is put back forgets what it did.
-    pub(crate) executed: BTreeMap<(u64, CommandNumber), u64>,
-    /// Times that what was run before was forgotten, here or by a server for who has no memory.
-    pub(crate) incarnation: u64,
-    /// Times the disk was put back to an image.
-    pub(crate) rollbacks: u64,
-    /// Losses of synced things, after which a count of findings proves nothing.
-    pub(crate) disasters: u64,
-    /// Logs of this machine by the cause they were opened with.
-    pub(crate) logs: Vec<(Lane, LogId, LogCause)>,
-    /// What the shell did wrong, in words.
-    pub(crate) broken: Vec<String>,
-}
-
-impl Truth {
-    /// These facts went into a hole.
-    pub(crate) fn note_dropped(&mut self, log: LogId, indices: std::ops::Range<u64>) {
-        for placed in self.placed.values_mut() {
-            let is_it = placed.log == log && indices.contains(&placed.index);
-            placed.is_dropped |= is_it && placed.excuse.is_none();
-        }
-    }
 }
 
 /// The machine the sensor runs on.
@@ -214,7 +158,7 @@ impl<'m> SensorMachine<'m> {
     pub(crate) fn start(&mut self, now_ns: u64, lent: Storage<'m>, chance: &mut Chance) {
         let now = self.now(now_ns);
         let logs = match self.kept {
-            Kept::Disk => self.disk.begin(chance),
+            Kept::Disk => self.disk.begin(self.boot, chance),
             Kept::RamOnly => [Lane::Bulk, Lane::Urgent].map(|lane| {
                 let ids = (DEPLOYMENT, self.sensor);
                 LogPositions::open(ids, lane, LogId(chance.id()), LogCause::Started, None)

@@ -18,6 +18,8 @@ pub(super) const HEAD_BYTES: u64 = 110;
 const RECORD_BYTES: u64 = 48;
 /// Holes of one log; one more makes the last reach it (JMP-009).
 const HOLES_MAX: usize = 64;
+/// More chunks than are written between two syncs.
+const UNSYNCED_CHUNKS_MAX: u64 = 8_192;
 
 /// A chunk, and the place behind it.
 #[derive(Clone, Debug)]
@@ -214,6 +216,20 @@ impl Log {
         self.is_file_due = true;
     }
 
+    /// The machine went down under it: at its end is a hole of which nobody knows how much it held.
+    pub(super) fn lose_unsynced(&mut self) {
+        let cause = JumpCause::Lost(LossReason::MemoryLost);
+        if self.hole_at(self.made.seq).is_some_and(|hole| hole.cause == cause) {
+            return;
+        }
+        let (from_seq, to_seq) = (self.made.seq + 1, self.made.seq + UNSYNCED_CHUNKS_MAX);
+        let (log, chain) = (self.id, self.made.chain);
+        self.add_hole(Hole { log, from_seq, to_seq, next_index: None, chain, cause });
+        self.made.seq = to_seq;
+        self.synced_seq = to_seq;
+        self.save_progress();
+    }
+
     pub(super) fn add_hole(&mut self, hole: Hole) {
         let is_within =
             |known: &Hole| hole.from_seq <= known.from_seq && known.to_seq <= hole.to_seq;
@@ -237,7 +253,7 @@ impl Log {
     }
 
     /// The hole in which `seq` lies, acknowledged or not.
-    pub(super) fn hole_at(&self, seq: u64) -> Option<Hole> {
+    pub(crate) fn hole_at(&self, seq: u64) -> Option<Hole> {
         let mut holes = self.progress.holes.iter();
         holes.find(|hole| (hole.from_seq..=hole.to_seq).contains(&seq)).copied()
     }

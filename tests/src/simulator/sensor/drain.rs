@@ -9,8 +9,10 @@ use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Command, CommandNumber, Outcome};
 use lapwing_protocol::delivery::JumpCause;
 use lapwing_protocol::element::{Change, Fact, Field, Value, finding};
+use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::{LogCause, LogParent, Memory as Kept};
 use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::message::Message;
 use lapwing_protocol::op::DropReason;
 use lapwing_sensor_core::{
     CloseReason, DialTarget, Event, Hole, IntakeError, LogPositions, Now, Position,
@@ -32,11 +34,35 @@ impl SensorMachine<'_> {
             let Some(sensor) = &mut self.life else { return };
             match sensor.poll_transmit(now, &mut buffer) {
                 Ok(0) => break,
-                Ok(length) => self.wishes.push(Wish::Send(buffer[..length].to_vec())),
+                Ok(length) => {
+                    self.note_place_in_hole(&buffer[..length]);
+                    self.wishes.push(Wish::Send(buffer[..length].to_vec()));
+                }
                 Err(_) => return self.truth.broken.push("a frame does not fit".into()),
             }
             // Sending wants chunks that left the memory.
             self.drain_events(now, chance);
+        }
+    }
+
+    /// Counts a Jump that begins within a hole: the server stands there, and the hole was not yet
+    /// acknowledged (HEL-038).
+    fn note_place_in_hole(&mut self, frame: &[u8]) {
+        let mut memory = [0; 256];
+        if frame.len() > memory.len() {
+            return;
+        }
+        let mut deframer = Deframer::new(&mut memory);
+        deframer.feed(frame);
+        let Ok(Some(frame)) = deframer.next_frame() else { return };
+        let Ok(Some(Message::Jump(jump))) = Message::decode(&frame) else { return };
+        let Some(sensor) = &self.life else { return };
+        let log = self.disk.tail(jump.lane).map_or(sensor.positions(jump.lane).log, |log| log.log);
+        let Some(log) = self.disk.find(jump.lane, log) else { return };
+        let is_it = |hole: &Hole| hole.from_seq < jump.from_seq && hole.to_seq == jump.to_seq;
+        let hole = log.hole_at(jump.from_seq).filter(is_it);
+        if hole.is_some_and(|hole| log.progress.acked.seq < hole.to_seq) {
+            self.notes.push(Reached::Hel038);
         }
     }
 
@@ -293,6 +319,7 @@ impl SensorMachine<'_> {
             (_, _, Some(sensor)) => sensor.positions(lane).acked.next_index,
             _ => return,
         };
+        self.truth.given_up.insert(log);
         if lane == Lane::Bulk {
             self.excuse(Excuse::GivenUp, |placed| placed.log == log && placed.index >= acked);
         }
