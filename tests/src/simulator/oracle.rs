@@ -27,9 +27,9 @@ use lapwing_server_core::delivery::EntryKind;
 use super::DEPLOYMENT;
 use super::coverage::{Coverage, Reached};
 use super::disk::Sync;
-use super::sensor::Excuse;
+use super::sensor::{Excuse, Placed};
 use super::server::{ROWS_MAX, ServerMachine, Stored};
-use super::world::{Outcome, World};
+use super::world::{Outcome, Place, World};
 
 /// Broken rules reported one by one; more say nothing new.
 const REPORTED_MAX: usize = 12;
@@ -49,7 +49,7 @@ struct Merged {
     taken: BTreeMap<LogKey, Vec<(u64, u64)>>,
     /// Indices that Jumps or Dropped ops cover, from and behind.
     covered: BTreeMap<LogKey, Vec<(u64, u64)>>,
-    /// Where Jumps for what was dropped begin.
+    /// Where Jumps for what was dropped, or went with the power, begin.
     dropped_from: BTreeMap<LogKey, Vec<u64>>,
     /// Facts that findings say are lost, by sensor.
     told_lost: BTreeMap<SensorId, u64>,
@@ -143,7 +143,8 @@ fn read_journal(
             count_cause(cause, &mut outcome.coverage);
             decoder.await_opening();
             differs.insert(key);
-            if matches!(cause, JumpCause::Dropped(_)) {
+            let memory_lost = JumpCause::Lost(LossReason::MemoryLost);
+            if matches!(cause, JumpCause::Dropped(_)) || cause == memory_lost {
                 merged.dropped_from.entry(key).or_default().push(first_index);
             }
             if !matches!(cause, JumpCause::StoredElsewhere(_)) {
@@ -283,7 +284,7 @@ fn count_cause(cause: JumpCause, coverage: &mut Coverage) {
         JumpCause::Lost(LossReason::SpoolDamaged) => Reached::LostSpoolDamaged,
         JumpCause::Lost(LossReason::MemoryLost) => Reached::LostMemory,
         // No sensor of ours says these.
-        JumpCause::Dropped(_) | JumpCause::Lost(_) => return,
+        JumpCause::Dropped(_) => return,
     });
 }
 
@@ -340,10 +341,6 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
             };
             match placed.excuse {
                 _ if is_in(&merged.covered) => outcome.covered += 1,
-                // The server stands within a hole with a chunk of the branch that an image ended, and
-                // of what was dropped no chain is left to tell the two apart: its word is taken
-                // (HEL-038), and the Jump for the hole begins behind it. What was dropped by rule
-                // the finding of that tells; the rest one of lost facts.
                 None if has_images(world, sensor)
                     && is_in(&merged.taken)
                     && is_jump_behind(merged, (sensor, Lane::Bulk, placed.log), placed.index) =>
@@ -353,14 +350,7 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
                         doubtful.entry(sensor).or_default().push(name);
                     }
                 }
-                // A Jump of unknown size tells of a power cut, but where all is synced that is sent,
-                // or the log was given up, or an image took back what was to tell.
-                Some(Excuse::PowerCut)
-                    if place.sensor.kept == Memory::Disk
-                        && place.sensor.disk.sync == Sync::Interval
-                        && !place.sensor.truth.given_up.contains(&placed.log)
-                        && !has_images(world, sensor) =>
-                {
+                Some(Excuse::PowerCut) if must_be_told(world, place, placed) => {
                     outcome.lost += 1;
                     outcome.broken.push(format!("{name} went with the power, and no Jump says so"));
                 }
@@ -384,7 +374,8 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
     judge_given_up(world, merged, &given_up, outcome);
 }
 
-/// What a server's word within a hole may have taken is told by findings, whatever came since.
+/// What a server's word within a hole may have taken is told by findings, whatever came since:
+/// here one of lost facts, where not the one that told of the drop.
 fn judge_doubtful(
     merged: &Merged,
     doubtful: BTreeMap<SensorId, Vec<String>>,
@@ -399,7 +390,19 @@ fn judge_doubtful(
     }
 }
 
-/// Whether a Jump for what was dropped begins behind a fact.
+/// Whether a Jump must tell of what a power cut took: not where all is synced that is sent, the log
+/// was given up, or an image took back what was to tell.
+fn must_be_told(world: &World<'_>, place: &Place<'_>, placed: &Placed) -> bool {
+    let sensor = &place.sensor;
+    sensor.kept == Memory::Disk
+        && sensor.disk.sync == Sync::Interval
+        && !sensor.truth.given_up.contains(&placed.log)
+        && !has_images(world, sensor.sensor)
+}
+
+/// Whether a Jump for what was dropped begins behind a fact. Where the fact's place is taken, the
+/// server stands within a hole with a chunk of the branch that an image ended, and of what was
+/// dropped no chain is left to tell the two apart: its word is taken (HEL-038).
 fn is_jump_behind(merged: &Merged, key: LogKey, index: u64) -> bool {
     merged.dropped_from.get(&key).is_some_and(|begins| begins.iter().any(|first| *first > index))
 }

@@ -50,7 +50,10 @@ pub(crate) struct ServerMachine {
     pub(crate) server: ServerId,
     pub(crate) disk: ServerDisk,
     pub(crate) backup: Option<ServerDisk>,
-    /// Whether a restore puts it back to its last backup only, and its acks say so.
+    /// Whether backups are configured: only what is in one is safe (DLV-005).
+    pub(crate) has_backups: bool,
+    /// Entries of the journal that are in a backup of this life of it.
+    safe_entries: usize,
     pub(crate) is_up: bool,
     /// Entries on their way to the disk, with when they will be there.
     pending: VecDeque<(u64, Rc<Stored>)>,
@@ -93,6 +96,8 @@ impl ServerMachine {
             server,
             disk: ServerDisk::default(),
             backup: None,
+            has_backups: false,
+            safe_entries: 0,
             is_up: true,
             pending: VecDeque::new(),
             receivers: BTreeMap::new(),
@@ -141,9 +146,27 @@ impl ServerMachine {
         }
     }
 
-    /// Takes a backup.
+    /// Takes a backup; the sensors are told what is in it.
     pub(crate) fn back_up(&mut self) {
         self.backup = Some(self.disk.clone());
+        self.safe_entries = self.disk.journal.len();
+        if self.has_backups {
+            let journal = &self.disk.journal;
+            for (sensor, receiver) in &mut self.receivers {
+                receiver.handle_backed_up(heads(journal, *sensor));
+            }
+        }
+    }
+
+    /// The highest sequence of a log that is in a backup of this life of the journal, where only
+    /// that is safe.
+    fn safe_seq(&self, (sensor, lane, log): (SensorId, Lane, LogId)) -> Option<u64> {
+        let is_it = |stored: &&Rc<Stored>| {
+            let entry = &stored.entry;
+            (stored.sensor, entry.lane, entry.log) == (sensor, lane, log)
+        };
+        let last = self.disk.journal[..self.safe_entries].iter().rev().find(is_it);
+        self.has_backups.then(|| last.map_or(0, |stored| stored.entry.seq))
     }
 
     /// Puts the disk of a killed server back to `backup`, and answers with the entries that are
@@ -151,20 +174,20 @@ impl ServerMachine {
     pub(crate) fn restore(&mut self, backup: ServerDisk) -> Vec<Rc<Stored>> {
         let gone = self.disk.journal.split_off(backup.journal.len().min(self.disk.journal.len()));
         self.disk = backup;
+        // A backup of an earlier life holds nothing of this one.
+        self.safe_entries = 0;
         gone
     }
 
     fn receiver(&mut self, sensor: SensorId) -> &mut Receiver {
         let (journal, server) = (&self.disk.journal, self.server);
+        let safe = self.has_backups.then(|| &journal[..self.safe_entries]);
         self.receivers.entry(sensor).or_insert_with(|| {
-            let head = |lane: Lane| -> Option<HeadRecord> {
-                let mut newest = journal.iter().rev();
-                let stored =
-                    newest.find(|stored| stored.sensor == sensor && stored.entry.lane == lane)?;
-                Some(stored.entry.head.clone())
-            };
-            let heads = [head(Lane::Bulk), head(Lane::Urgent)];
-            Receiver::new((DEPLOYMENT, server), sensor, heads)
+            let mut receiver = Receiver::new((DEPLOYMENT, server), sensor, heads(journal, sensor));
+            if let Some(safe) = safe {
+                receiver.handle_backed_up(heads(safe, sensor));
+            }
+            receiver
         })
     }
 
@@ -304,6 +327,15 @@ impl ServerMachine {
             self.connections.remove(&reply.link);
         }
     }
+}
+
+/// Where the lanes of a sensor stand by a journal.
+fn heads(journal: &[Rc<Stored>], sensor: SensorId) -> [Option<HeadRecord>; 2] {
+    [Lane::Bulk, Lane::Urgent].map(|lane| {
+        let mut newest = journal.iter().rev();
+        let is_it = |stored: &&Rc<Stored>| stored.sensor == sensor && stored.entry.lane == lane;
+        Some(newest.find(is_it)?.entry.head.clone())
+    })
 }
 
 /// A question to Registration, as it travels.

@@ -162,7 +162,9 @@ impl<'m> World<'m> {
         };
         for number in 0..servers {
             let id = ServerId([0xd0 | number as u8; 16]);
-            world.servers.push(ServerMachine::new(number, id));
+            let mut server = ServerMachine::new(number, id);
+            server.has_backups = world.chance.once_in(3);
+            world.servers.push(server);
         }
         for number in 0..sensors {
             let has_no_spool = number == sensors - 1 && world.chance.once_in(3);
@@ -342,6 +344,9 @@ impl<'m> World<'m> {
         if self.now_ns >= self.heartbeat_ns {
             self.heartbeat_ns = self.now_ns + HEARTBEAT_NS;
             for server in self.servers.iter_mut().filter(|server| server.is_up) {
+                if server.has_backups && self.chance.once_in(4) {
+                    server.back_up();
+                }
                 let sensors = server.connections.len() as u32;
                 let name = format!("d{}", server.number);
                 let about = (sensors, server.is_draining);

@@ -45,8 +45,8 @@ impl SensorMachine<'_> {
         }
     }
 
-    /// Counts a Jump that begins within a hole: the server stands there, and the hole was not yet
-    /// acknowledged (HEL-038).
+    /// Counts a Jump that begins within a hole, however often it is said: the server stands there,
+    /// and the hole was not yet acknowledged (HEL-038).
     fn note_place_in_hole(&mut self, frame: &[u8]) {
         let mut memory = [0; 256];
         if frame.len() > memory.len() {
@@ -61,7 +61,10 @@ impl SensorMachine<'_> {
         let Some(log) = self.disk.find(jump.lane, log) else { return };
         let is_it = |hole: &Hole| hole.from_seq < jump.from_seq && hole.to_seq == jump.to_seq;
         let hole = log.hole_at(jump.from_seq).filter(is_it);
-        if hole.is_some_and(|hole| log.progress.acked.seq < hole.to_seq) {
+        let is_open = hole.is_some_and(|hole| log.progress.acked.seq < hole.to_seq);
+        let place = Some((log.id, jump.from_seq));
+        if is_open && self.place_in_hole != place {
+            self.place_in_hole = place;
             self.notes.push(Reached::Hel038);
         }
     }

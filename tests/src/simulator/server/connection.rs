@@ -293,6 +293,15 @@ impl ServerMachine {
                 durable.get(&(sensor, lane, log)).copied().unwrap_or_default()
             });
             self.broken.extend(broken);
+            let number = self.number;
+            let safe = connection.watch.safe_seq(&frame).filter(|(lane, log, said)| {
+                self.safe_seq((sensor, *lane, *log)).is_some_and(|safe| *said > safe)
+            });
+            self.broken.extend(safe.map(|(lane, log, said)| {
+                format!(
+                    "server {number}: {lane:?} {log}: {said} is in no backup, and said to be safe"
+                )
+            }));
             let is_ack = frame.get(2..4) == Some(&ACK.0.to_le_bytes()[..]);
             if !is_ack {
                 bytes.extend_from_slice(&frame);

@@ -1,6 +1,7 @@
 //! A look at every frame of one connection, from outside of both ends.
 //!
 //! * nothing is acknowledged, by Ack or HelloAck, that is not durable;
+//! * nothing is said to be safe that is in no backup, where backups are configured;
 //! * credit never shrinks within a session, and no chunk goes beyond it;
 //! * which row of the Hello decision table each Hello was.
 
@@ -58,6 +59,20 @@ impl Watch {
         let credit = allowed.credit;
         let is_beyond = seq > credit.limit_seq || bytes > credit.limit_bytes;
         is_beyond.then(|| format!("{lane:?} chunk {seq} ({bytes} bytes) is beyond {credit:?}"))
+    }
+
+    /// What an Ack says to be safe, and of which log.
+    pub(super) fn safe_seq(&self, frame: &[u8]) -> Option<(Lane, LogId, u64)> {
+        let mut buffer = [0; 128];
+        if frame.len() > buffer.len() {
+            return None;
+        }
+        let mut deframer = Deframer::new(&mut buffer);
+        deframer.feed(frame);
+        let frame = deframer.next_frame().ok()??;
+        let Ok(Some(Message::Ack(ack))) = Message::decode(&frame) else { return None };
+        let allowed = self.allowed.get(&ack.lane)?;
+        Some((ack.lane, allowed.log, ack.safe_seq))
     }
 
     /// A frame to the sensor.
