@@ -6,8 +6,8 @@
 //! the acknowledged position on, and when it is full the oldest unsent chunk is dropped, as a hole
 //! that a Jump announces before anything later goes.
 //!
-//! Not here: the connection and its credit ([`crate::lane`]); holes ([`holes`]); what may be another
-//! branch's ([`branches`]).
+//! Not here: the connection and its credit ([`crate::lane`]); holes ([`holes`]); what of a log may
+//! be another branch's ([`branches`]).
 //!
 //! Invariants: `acked <= spooled <= made`; two holes of one log do not meet.
 

@@ -76,8 +76,8 @@ pub(crate) struct SensorMachine<'m> {
     current: [LogId; 2],
     unreported: [Option<u64>; 2],
     losses: (u64, u64),
-    /// Where a server last stood within a hole.
-    place_in_hole: Option<(LogId, u64)>,
+    /// Where a server last stood within a hole, by lane.
+    place_in_hole: [Option<(LogId, u64)>; 2],
     retries: Vec<Retry>,
     retry_ns: Option<u64>,
     progress_ns: Option<u64>,
@@ -104,7 +104,7 @@ impl<'m> SensorMachine<'m> {
             current: [LogId([0; 16]); 2],
             unreported: [None; 2],
             losses: (0, 0),
-            place_in_hole: None,
+            place_in_hole: [None; 2],
             retries: Vec::new(),
             retry_ns: None,
             progress_ns: None,

@@ -63,8 +63,9 @@ impl SensorMachine<'_> {
         let hole = log.hole_at(jump.from_seq).filter(is_it);
         let is_open = hole.is_some_and(|hole| log.progress.acked.seq < hole.to_seq);
         let place = Some((log.id, jump.from_seq));
-        if is_open && self.place_in_hole != place {
-            self.place_in_hole = place;
+        let known = &mut self.place_in_hole[jump.lane.index()];
+        if is_open && *known != place {
+            *known = place;
             self.notes.push(Reached::Hel038);
         }
     }
