@@ -69,6 +69,10 @@ pub(crate) fn judge(seed: u64, world: &mut World<'_>) -> Outcome {
             outcome.broken.push(format!("server {}: {sensor} belied its chain", server.number));
         }
     }
+    // A Jump that a restore took away told of what it covered all the same.
+    for stored in &world.gone {
+        note_dropped(&mut merged, stored);
+    }
     judge_keys(world, &merged, &mut outcome);
     judge_facts(world, &merged, &mut outcome);
     judge_tables(world, &mut outcome);
@@ -143,10 +147,7 @@ fn read_journal(
             count_cause(cause, &mut outcome.coverage);
             decoder.await_opening();
             differs.insert(key);
-            let memory_lost = JumpCause::Lost(LossReason::MemoryLost);
-            if matches!(cause, JumpCause::Dropped(_)) || cause == memory_lost {
-                merged.dropped_from.entry(key).or_default().push(first_index);
-            }
+            note_dropped(merged, stored);
             if !matches!(cause, JumpCause::StoredElsewhere(_)) {
                 let behind = to_index.map_or(u64::MAX, |index| index.saturating_add(1));
                 merged.covered.entry(key).or_default().push((first_index, behind));
@@ -165,6 +166,18 @@ fn read_journal(
         }
         let may_differ = differs.contains(&key) || has_images(world, sensor);
         read_chunk(decoder, stored, may_differ, merged, outcome);
+    }
+}
+
+/// Remembers where a Jump for what was dropped, or went with the power, begins.
+fn note_dropped(merged: &mut Merged, stored: &Stored) {
+    let entry = &stored.entry;
+    let memory_lost = JumpCause::Lost(LossReason::MemoryLost);
+    if let EntryKind::Jump { first_index, cause, .. } = entry.kind
+        && (matches!(cause, JumpCause::Dropped(_)) || cause == memory_lost)
+    {
+        let key = (stored.sensor, entry.lane, entry.log);
+        merged.dropped_from.entry(key).or_default().push(first_index);
     }
 }
 
