@@ -155,63 +155,43 @@ impl Session<'_> {
             let known = known.or_else(|| self.outboxes[index].position(before));
             let is_open_end = self.is_open_end(index, before);
             let known = known.filter(|known| known.chain == grant.chain || !is_open_end);
-            match (known, self.hole_of(index, grant)) {
+            match (known, self.is_in_hole(index, grant)) {
                 (Some(known), _) => self.go_on(now, index, known, grant.chain),
-                (None, Some(hole)) => self.stand_in_hole(now, index, &hole, grant),
-                (None, None) if has_spool => self.locate(index, Find::Behind(before), grant),
-                (None, None) => self.give_up(index, LogCause::Forked),
+                (None, true) => self.stand_in_hole(now, index, grant),
+                (None, false) if has_spool => self.locate(index, Find::Behind(before), grant),
+                (None, false) => self.give_up(index, LogCause::Forked),
             }
         }
         Ok(())
     }
 
-    /// The hole in which the server stands, on its word: it stored what was sent before that was
+    /// Whether the server stands in a hole, on its word: it stored what was sent before that was
     /// dropped, and nothing is left here to compare its chain with. The Jump that follows, from
     /// there on, sets it. Behind the last chunk of a hole there is none, and the chain must be the
     /// hole's own; but for the end of a log of which nobody knows how it went on.
     /// What was never sent from here, and facts that the hole does not hold, are of another branch.
-    fn hole_of(&mut self, index: usize, grant: &LogGrant) -> Option<Hole> {
-        let seq = grant.next_seq.checked_sub(1)?;
-        let hole = self.outboxes[index].hole_at(seq)?;
-        let is_inside = seq < hole.to_seq || self.is_open_end(index, seq);
-        let is_of_it = hole.next_index.is_none_or(|end| grant.next_index <= end);
-        let is_mine = is_of_it && self.outboxes[index].may_be_sent(self.server()?, seq);
-        (is_inside && is_mine).then_some(hole)
+    fn is_in_hole(&mut self, index: usize, grant: &LogGrant) -> bool {
+        let seq = grant.next_seq.saturating_sub(1);
+        let is_open_end = self.is_open_end(index, seq);
+        let (Some(server), outbox) = (self.server(), &mut self.outboxes[index]) else {
+            return false;
+        };
+        let Some(hole) = outbox.hole_at(seq) else { return false };
+        let begins = outbox.first_index_of(&hole);
+        let is_of_it = hole.next_index.is_none_or(|end| grant.next_index <= end)
+            && begins.is_none_or(|begins| begins <= grant.next_index);
+        (seq < hole.to_seq || is_open_end) && is_of_it && outbox.may_be_sent(server, seq)
     }
 
-    /// The server stands in `hole`. Where it may have another branch's chunks there, the shell is
-    /// asked, if need be, with which fact the hole begins.
-    fn stand_in_hole(&mut self, now: Now, index: usize, hole: &Hole, grant: &LogGrant) {
+    /// The server's word is taken within a hole. Of two branches it may have the other one's chunks
+    /// there: then what was made of this one in their places is lost, and no Jump covers it.
+    fn stand_in_hole(&mut self, now: Now, index: usize, grant: &LogGrant) {
         let base = base_of(grant);
-        let outbox = &mut self.outboxes[index];
-        let acked = outbox.sending().acked;
-        let is_before = hole.from_seq <= acked.seq + 1;
-        let begins = outbox.first_index_of(hole).or(is_before.then_some(acked.next_index));
-        if begins.is_none() && outbox.has_spool() && self.doubt(index, &base) {
-            return self.locate(index, Find::Behind(hole.from_seq - 1), grant);
-        }
-        self.go_on_in_hole(now, index, base, begins);
-    }
-
-    /// Whether facts that nobody acknowledged are taken for stored on the server's word alone.
-    fn doubt(&self, index: usize, base: &Position) -> bool {
-        let from = self.server().and_then(|server| self.outboxes[index].doubtful_from(server));
-        from.is_some_and(|from| from < base.next_index)
-    }
-
-    /// The server's word is taken within a hole that begins with the fact `begins`. Of two branches
-    /// it may have the other one's chunks: then what was made before the hole is lost. What was in
-    /// the hole was told of when it was dropped.
-    fn go_on_in_hole(&mut self, now: Now, index: usize, base: Position, begins: Option<u64>) {
-        if begins.is_some_and(|begins| base.next_index < begins) {
-            return self.give_up(index, LogCause::Forked);
-        }
         let from = self.server().and_then(|server| self.outboxes[index].doubtful_from(server));
         if let Some(from) = from
             && !cfg!(mutant = "facts_lost_unsaid")
         {
-            let until = begins.unwrap_or(base.next_index);
-            self.facts_given_up[index] += until.saturating_sub(from);
+            self.facts_given_up[index] += base.next_index.saturating_sub(from);
         }
         self.go_on(now, index, base, base.chain);
     }
@@ -256,11 +236,6 @@ impl Session<'_> {
             Phase::Locating { find, base, is_unknown, told }
         };
         match (find, found) {
-            // The place before the hole in which the server stands.
-            (Find::Behind(seq), found) if seq < before => {
-                let found = found.filter(|found| found.seq == seq);
-                self.go_on_in_hole(now, index, base, found.map(|found| found.next_index));
-            }
             (Find::Behind(seq), Some(found)) if found.seq == seq => {
                 self.go_on(now, index, found, chain);
             }
