@@ -59,6 +59,7 @@ impl Safe {
     fn seq(&self, log: LogId, stored_seq: u64) -> u64 {
         match self {
             Self::Stored => stored_seq,
+            Self::BackedUp(_) if cfg!(mutant = "safe_ahead_of_backup") => stored_seq,
             Self::BackedUp(head) => {
                 let held = head.as_ref().and_then(|head| head.find(log));
                 held.map_or(0, |held| held.next_seq - 1).min(stored_seq)

@@ -286,7 +286,7 @@ impl DeliveryWatch {
                 self.boots.remove(0);
             }
         }
-        if returned.is_some() && !is_present {
+        if returned.is_some() && !is_present && !cfg!(mutant = "clone_unnoticed") {
             return Some(Suspicion::Cloned(boot, "one came back with a boot that was over"));
         }
         let is_recent = |at: &u64| now_ms.saturating_sub(*at) < WATCH_MS;
@@ -302,7 +302,8 @@ impl DeliveryWatch {
     pub fn handle_clock(&self, now_ms: u64, wall_ms: u64) -> Option<Suspicion> {
         let skew_ms = now_ms.abs_diff(wall_ms);
         let boot = *self.boots.last()?;
-        (wall_ms != 0 && skew_ms > SKEW_MS_MAX).then_some(Suspicion::ClockSkew(
+        let is_watched = wall_ms != 0 && !cfg!(mutant = "skew_unnoticed");
+        (is_watched && skew_ms > SKEW_MS_MAX).then_some(Suspicion::ClockSkew(
             boot,
             skew_ms,
             wall_ms > now_ms,
@@ -321,7 +322,7 @@ impl DeliveryWatch {
         }
         self.divergent.retain(|(_, _, at)| now_ms.saturating_sub(*at) < WATCH_MS);
         self.divergent.push((log, segment, now_ms));
-        if self.divergent.len() < 3 {
+        if self.divergent.len() < 3 || cfg!(mutant = "divergence_unsaid") {
             return None;
         }
         self.divergent.drain(..self.divergent.len() - 3);

@@ -81,7 +81,8 @@ impl Account {
     pub fn take_jump(&mut self, first_index: u64, jump: &Jump) {
         self.reach(jump.to_seq);
         let Some(to_index) = jump.to_index else {
-            self.lost_unknown = self.lost_unknown.saturating_add(1);
+            let one = u64::from(!cfg!(mutant = "unknown_loss_uncounted"));
+            self.lost_unknown = self.lost_unknown.saturating_add(one);
             return;
         };
         self.fill(first_index, RunKind::Missing);

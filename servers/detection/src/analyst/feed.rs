@@ -172,6 +172,8 @@ impl Feed {
         wanted: Wanted,
     ) -> Result<Vec<u8>, Failure> {
         let wait_ms = u64::from(request.wait_ms.min(FEED_WAIT_MS_MAX));
+        let wait_ms =
+            if cfg!(mutant = "feed_waits_on") { u64::from(request.wait_ms) } else { wait_ms };
         let until = Instant::now() + Duration::from_millis(wait_ms);
         let is_ours = request.incarnation == Some(self.incarnation);
         let mut cursor = if is_ours { request.cursor } else { 0 };

@@ -51,7 +51,10 @@ impl Deployment {
         this.write("detection.toml", &this.configuration(malware, ""))?;
         let narrow = "in_flight_max = \"64KiB\"\n";
         this.write("narrow.toml", &this.configuration(malware, narrow))?;
+        let backed = this.configuration(malware, "");
+        this.write("backed.toml", &format!("{backed}\n[server.backup]\nfolder = \"backup\"\n"))?;
         this.identities(&authority)?;
+        this.save("identities/server", &own)?;
         Ok(this)
     }
 
@@ -67,7 +70,13 @@ impl Deployment {
         self.folder.join("narrow.toml")
     }
 
-    /// The folder of certificates of other roles.
+    /// The configuration of the same server with a folder for backups.
+    #[must_use]
+    pub fn backed(&self) -> PathBuf {
+        self.folder.join("backed.toml")
+    }
+
+    /// The folder of certificates of other roles, and of the server itself.
     #[must_use]
     pub fn lent(&self) -> PathBuf {
         self.folder.join("identities")

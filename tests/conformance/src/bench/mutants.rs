@@ -11,16 +11,19 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("any_role_accepted", "lets any certificate of the CA onto the sensor plane"),
     ("chain_over_body", "chains the body of a chunk without its header"),
     ("chain_unchecked", "does not compare a ChainMark"),
+    ("clone_unnoticed", "says nothing when a boot comes back after another one"),
     ("command_sent_again", "sends a command again that it sent before"),
     ("count_unchecked", "decodes a chunk whose count is not what its ops stand for"),
     ("credit_bytes_kept", "counts the bytes of an earlier session against the next one's credit"),
     ("credit_off_by_one", "takes one chunk beyond the credit"),
     ("credit_shrinks", "lowers the credit within a session"),
     ("digest_ignored", "does not compare the state digest"),
+    ("divergence_unsaid", "says nothing of a state that differs in one segment after the other"),
     ("duplicate_stored", "stores a repeat as if it were new"),
     ("encoding_ignored", "decodes a chunk of an unknown encoding as if it were encoding 1"),
     ("epoch_constant", "gives every session the same number"),
     ("expired_sent", "sends a command whose time is over"),
+    ("feed_waits_on", "lets a feed wait as long as it is asked to"),
     ("fork_unnoticed", "does not compare the chain at Hello"),
     ("gap_accepted", "takes a chunk beyond the next one"),
     ("head_unchecked", "takes a Hello whose acknowledged sequence cannot be"),
@@ -40,6 +43,7 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("no_fence", "lets an older session go on beside a newer one"),
     ("old_epoch_accepted", "takes what an older session sends until it tells it"),
     ("opening_unchecked", "takes a chunk that does not open where one must"),
+    ("other_key_unsaid", "refuses another key for an id, and tells nobody"),
     ("oversize_frame_read", "reads the body of a frame beyond the bound"),
     ("own_runs_count", "takes its own lost run for one that another server holds"),
     ("pong_without_nonce", "answers a Ping without its nonce"),
@@ -49,8 +53,10 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("resync_each_session", "forgets at the end of a session when it asked for a keyframe"),
     ("resync_loop", "asks for a keyframe as often as it likes"),
     ("rollback_unnoticed", "resumes with a sensor that made less than is stored"),
+    ("safe_ahead_of_backup", "says that what is stored is safe, although no backup holds it"),
     ("safe_ahead_of_stored", "says that more is safe than is stored"),
     ("sessions_resumed", "lets a TLS session be resumed"),
+    ("skew_unnoticed", "does not compare a sensor's clock with its own"),
     ("skippable_kind_fatal", "refuses an unknown kind that may be skipped"),
     ("strings_kept", "keeps the string slots over the beginning of a segment"),
     ("text_unchecked", "takes texts in Hello beyond their bound"),
@@ -59,13 +65,15 @@ pub const MUTANTS: &[(&str, &str)] = &[
     ("trailing_bytes_accepted", "takes bytes behind a message"),
     ("undecodable_unsaid", "asks for nothing when a chunk does not decode"),
     ("unknown_kind_skipped", "skips an unknown kind that may not be skipped"),
+    ("unknown_loss_uncounted", "counts no hole whose size is not known"),
     ("urgent_starved", "answers the urgent lane only when the bulk lane is at rest"),
     ("version_unchecked", "speaks version 1 with a sensor that does not"),
     ("watermark_ahead", "stores that a lane stands one chunk further than it does"),
 ];
 
 /// Those that show only in cases that wait for more than ten seconds.
-pub const SLOW_MUTANTS: &[&str] = &["idle_kept", "progress_unwatched", "resync_dropped"];
+pub const SLOW_MUTANTS: &[&str] =
+    &["feed_waits_on", "idle_kept", "progress_unwatched", "resync_dropped"];
 
 /// The same of a sensor; those of the codec, which both ends use, stand in both lists.
 pub const SENSOR_MUTANTS: &[(&str, &str)] = &[

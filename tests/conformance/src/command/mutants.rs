@@ -221,6 +221,7 @@ fn against_server(command: &str, cases: &[Case], pace: Pace) -> Result<Report, S
         capacity: Some(CAPACITY),
         server_cmd: Some(format!("{command} '{}'", made.config().display())),
         narrow_cmd: Some(format!("{command} '{}'", made.narrow().display())),
+        backed_cmd: Some(format!("{command} '{}'", made.backed().display())),
         ..Place::of(made.sensors, made.folder.join("ca.pem"), made.token.clone())
     };
     server::hold(place, cases, pace, None, |_| {})

@@ -28,7 +28,8 @@ impl Prepare {
         let folder = made.folder.display();
         println!(
             "--addr {} --console {} --token {} --ca {folder}/ca.pem --identities {} \
-             --capacity {CAPACITY} --server-cmd \"{} {}\" --narrow-cmd \"{} {}\"",
+             --capacity {CAPACITY} --server-cmd \"{} {}\" --narrow-cmd \"{} {}\" \
+             --backed-cmd \"{} {}\"",
             made.sensors,
             made.console,
             made.token,
@@ -37,6 +38,8 @@ impl Prepare {
             made.config().display(),
             self.server,
             made.narrow().display(),
+            self.server,
+            made.backed().display(),
         );
         Ok(true)
     }

@@ -51,6 +51,10 @@ pub(super) struct Server {
     /// server is then overloaded
     #[argh(option)]
     narrow_cmd: Option<String>,
+    /// the same command, with a folder for backups: with the server's own certificate in the folder
+    /// of identities, as server.pem, it is then backed up
+    #[argh(option)]
+    backed_cmd: Option<String>,
     /// a command that kills the running server with -9 and starts it again
     #[argh(option)]
     restart_cmd: Option<String>,
@@ -89,6 +93,7 @@ pub(super) struct Place {
     pub(super) capacity: Option<usize>,
     pub(super) server_cmd: Option<String>,
     pub(super) narrow_cmd: Option<String>,
+    pub(super) backed_cmd: Option<String>,
     pub(super) restart_cmd: Option<String>,
 }
 
@@ -122,6 +127,7 @@ impl Server {
             capacity: self.capacity,
             server_cmd: self.server_cmd.clone(),
             narrow_cmd: self.narrow_cmd.clone(),
+            backed_cmd: self.backed_cmd.clone(),
             restart_cmd: self.restart_cmd.clone(),
             ..Place::of(address, ca, token)
         })
@@ -163,6 +169,7 @@ impl Place {
             capacity: None,
             server_cmd: None,
             narrow_cmd: None,
+            backed_cmd: None,
             restart_cmd: None,
         }
     }
@@ -173,7 +180,8 @@ impl Place {
         let roots = tls::roots(&authority).map_err(|error| format!("{}: {error}", ca.display()))?;
         let process: Option<Box<dyn Process>> = match (self.server_cmd, self.restart_cmd) {
             (Some(command), _) => {
-                Some(Box::new(Started::start(&command, self.narrow_cmd, address)?))
+                let others = (self.narrow_cmd, self.backed_cmd);
+                Some(Box::new(Started::start(&command, others, address)?))
             }
             (None, Some(command)) => Some(Box::new(ByCommand { command, address })),
             (None, None) => None,

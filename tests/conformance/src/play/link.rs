@@ -16,6 +16,7 @@ use rustls::{
 use crate::wire::code;
 use crate::wire::frame::{Cutter, Frame};
 use crate::wire::message::{Call, Message, Ping, Pong, Refused, Reply};
+use crate::wire::method::REPORT;
 
 /// How long an answer that must come may take, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(15);
@@ -45,6 +46,10 @@ pub struct Link {
     closed: Option<String>,
     /// Frames that came while others were waited for.
     set_aside: Vec<Frame>,
+    /// What a played sensor answers to `report`; without it there is nothing to tell.
+    pub report: Option<Vec<u8>>,
+    /// How often it was told.
+    pub reported: u64,
 }
 
 impl Link {
@@ -65,7 +70,14 @@ impl Link {
                 .map_err(|error| format!("the handshake failed: {error}"))?;
         }
         let tls = Tls::Client(Box::new(StreamOwned::new(connection, socket)));
-        Ok(Self { tls, cutter: Cutter::default(), closed: None, set_aside: Vec::new() })
+        Ok(Self {
+            tls,
+            cutter: Cutter::default(),
+            closed: None,
+            set_aside: Vec::new(),
+            report: None,
+            reported: 0,
+        })
     }
 
     /// Answers a connection that was accepted.
@@ -86,7 +98,14 @@ impl Link {
                 .map_err(|error| format!("the handshake failed: {error}"))?;
         }
         let tls = Tls::Server(Box::new(StreamOwned::new(connection, socket)));
-        Ok(Self { tls, cutter: Cutter::default(), closed: None, set_aside: Vec::new() })
+        Ok(Self {
+            tls,
+            cutter: Cutter::default(),
+            closed: None,
+            set_aside: Vec::new(),
+            report: None,
+            reported: 0,
+        })
     }
 
     /// The peer's certificate, DER.
@@ -151,10 +170,13 @@ impl Link {
         matches!(self.tls, Tls::Client(_))
     }
 
-    /// A server may ask a sensor at any time; a played one has nothing to tell.
-    fn decline(&mut self, call: &Call) {
-        let body = b"nothing to tell".to_vec();
-        self.send(Reply { call: call.call, more: false, code: code::UNSUPPORTED, body });
+    /// A server may ask a sensor at any time; a played one has little to tell.
+    fn answer(&mut self, call: &Call) {
+        let told = self.report.clone().filter(|_| call.method == REPORT);
+        self.reported += u64::from(told.is_some());
+        let code = if told.is_some() { 0 } else { code::UNSUPPORTED };
+        let body = told.unwrap_or_else(|| b"nothing to tell".to_vec());
+        self.send(Reply { call: call.call, more: false, code, body });
     }
 
     /// The next frame, set aside or new, within `limit`. Pings are answered and not given; so are
@@ -172,7 +194,7 @@ impl Link {
             if let Some(frame) = self.cutter.next_frame() {
                 match Message::decode(&frame) {
                     Ok(Some(Message::Ping(Ping { nonce }))) => self.send(Pong { nonce }),
-                    Ok(Some(Message::Call(call))) if self.is_client() => self.decline(&call),
+                    Ok(Some(Message::Call(call))) if self.is_client() => self.answer(&call),
                     _ => return Got::Frame(frame),
                 }
                 continue;

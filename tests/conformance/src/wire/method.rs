@@ -24,8 +24,12 @@ pub const EVIDENCE: u16 = 34;
 pub const HEARTBEAT: u16 = 16;
 /// `command`.
 pub const COMMAND: u16 = 36;
+/// `ledger`.
+pub const LEDGER: u16 = 38;
 /// `status`.
 pub const STATUS: u16 = 240;
+/// `backup`.
+pub const BACKUP: u16 = 241;
 
 message! {
     /// Sensor to Registration, on the enrol plane.
@@ -106,5 +110,43 @@ message! {
         server: Id, name: String, sensor_address: String, console_address: String,
         malware_address: String, capacity: u32, sensors: u32, load_permille: u16, draining: bool,
         version: String, incarnation: Id,
+    }
+}
+
+message! {
+    /// What a sensor says of itself; its lists stay bytes.
+    SensorReport {
+        collecting: bool, produced_bulk: u64, produced_urgent: u64, spool_bytes: u64,
+        health: Vec<u8>, wall_ms: u64, logs: Vec<u8>, unchanged: u64, collected: Vec<u8>,
+    }
+}
+
+message! {
+    /// A place in the ledger.
+    LedgerPlace { sensor: Id, lane: Lane, log: Id }
+}
+
+message! {
+    /// Read the ledger as it is kept.
+    LedgerRequest { sensor: Option<Id>, after: Option<LedgerPlace> }
+}
+
+message! {
+    /// Where a log stands by its sensor's own word.
+    LedgerTold { produced: u64, held: u64, at_ms: u64 }
+}
+
+message! {
+    /// What a server knows of one log; what became of its facts, and its chains, stay bytes.
+    LedgerRow {
+        sensor: Id, lane: Lane, log: Id, runs: Vec<u8>, lost_unknown: u64, undecoded: u64,
+        next_seq: u64, anchors: Vec<u8>, told: Option<LedgerTold>,
+    }
+}
+
+message! {
+    /// A part of the ledger; the collectors' counts stay bytes.
+    LedgerPage {
+        server: Id, behind: u64, at_end: bool, rows: Items<LedgerRow>, sensors: Vec<u8>,
     }
 }

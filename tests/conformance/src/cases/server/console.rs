@@ -3,11 +3,12 @@
 //! These need `--console` and `--identities`; a sensor alone cannot see what a server keeps.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::case;
 use super::context::Context;
 use super::steps::{store, undecodable};
-use crate::cases::{Case, Checked, Stop, ensure, equal};
+use super::{case, in_phase};
+use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::crypto::chain::{self, Speaker};
 use crate::crypto::tls;
 use crate::play::link::{Link, PATIENCE};
@@ -24,7 +25,7 @@ use crate::wire::method::{
 };
 use crate::wire::model::{DNS, SERVICE, kinds};
 use crate::wire::op::Value;
-use crate::wire::primitive::Wire as _;
+use crate::wire::primitive::{Malformed, Reader, Wire as _};
 
 /// The cases of this file.
 pub(super) const CASES: &[Case] = &[
@@ -60,9 +61,19 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         "a_feed_waits_for_news",
-        &["CAL-011", "LIM-054"],
-        "At its end a feed waits no longer than it was told, and answers.",
+        &["CAL-011"],
+        "At its end a feed answers an empty page when it was told to wait and nothing came; with \
+         something to tell it does not wait.",
         a_feed_waits_for_news,
+    ),
+    in_phase(
+        case(
+            "a_wait_is_bounded",
+            &["LIM-054", "CAL-011"],
+            "Told to wait for weeks, a feed answers an empty page all the same.",
+            a_wait_is_bounded,
+        ),
+        Phase::Slow,
     ),
     case(
         "who_may_call_what",
@@ -243,13 +254,82 @@ fn a_page_is_bounded(cx: &mut Context<'_>) -> Checked {
     Ok(())
 }
 
+/// The head of a page of any feed, and whether it has items.
+struct Head {
+    incarnation: Id,
+    next_cursor: u64,
+    at_end: bool,
+    is_empty: bool,
+}
+
+fn head(body: &[u8]) -> Result<Head, Stop> {
+    let mut reader = Reader::of_message(body);
+    let mut read = || -> Result<Head, Malformed> {
+        let incarnation = Id::read(&mut reader)?;
+        let (next_cursor, at_end) = (u64::read(&mut reader)?, bool::read(&mut reader)?);
+        let is_empty = reader.bytes()?.is_empty();
+        Ok(Head { incarnation, next_cursor, at_end, is_empty })
+    };
+    read().map_err(|error| Stop::Fail(format!("CAL-010: a FeedPage: {error}")))
+}
+
+/// Reads `evidence` to its end; how to wait there for `wait_ms`. The cases that raise evidence run
+/// beside this one, so that whoever waits may be answered with news.
+fn at_end(link: &mut Link, wait_ms: u32) -> Result<FeedRequest, Stop> {
+    let mut request = FeedRequest { incarnation: None, cursor: 0, limit: 1_024, wait_ms: 0 };
+    loop {
+        let (code, body) = call(link, 1, EVIDENCE, &request.to_bytes())?;
+        equal!(code::name(code), "ok", "`evidence`: {}", String::from_utf8_lossy(&body));
+        let page = head(&body)?;
+        (request.incarnation, request.cursor) = (Some(page.incarnation), page.next_cursor);
+        if page.at_end {
+            return Ok(FeedRequest { wait_ms, ..request });
+        }
+    }
+}
+
+/// Waits at the end of a feed until nothing came meanwhile: that page is empty and goes nowhere.
+fn waits(link: &mut Link, wait_ms: u32, limit: Duration) -> Checked {
+    let mut request = at_end(link, wait_ms)?;
+    for call in 2..u32::MAX {
+        link.send(Call { call, method: EVIDENCE, body: request.to_bytes() });
+        let answer = wait::attempt(limit, || {
+            let reply = link.wait_for("a Reply", |message| match message {
+                Message::Reply(reply) if reply.call == call && !reply.more => Some(reply.clone()),
+                _ => None,
+            });
+            reply.ok()
+        });
+        let text = format!("CAL-011, LIM-054: told to wait {wait_ms} ms it does not answer");
+        let answer = answer.ok_or(text)?;
+        equal!(code::name(answer.code), "ok", "CAL-011: at the end of a feed");
+        let page = head(&answer.body)?;
+        if page.is_empty {
+            let found = (page.incarnation, page.next_cursor, page.at_end);
+            let expected = (request.incarnation.unwrap_or_default(), request.cursor, true);
+            equal!(found, expected, "CAL-011: an empty page at the end of a feed");
+            return Ok(());
+        }
+        request.cursor = page.next_cursor;
+    }
+    Ok(())
+}
+
 fn a_feed_waits_for_news(cx: &mut Context<'_>) -> Checked {
     let mut console = cx.console("ctl")?;
-    // `evidence`: none is raised by what the cases send beside this one.
-    let request = FeedRequest { incarnation: None, cursor: u64::MAX / 2, limit: 1, wait_ms: 300 };
-    let (code, _) = call(&mut console, 1, EVIDENCE, &request.to_bytes())?;
-    equal!(code::name(code), "ok", "CAL-011: at the end of a feed");
+    waits(&mut console, 300, PATIENCE)?;
+    // With something to tell: an answer within our patience, which is less than the wait.
+    let (_sensor, mut log, mut link, _) = cx.bulk()?;
+    store(&mut link, &[log.fact()])?;
+    let request = FeedRequest { incarnation: None, cursor: 0, limit: 1, wait_ms: 20_000 };
+    let page = page(&mut console, &request)?;
+    ensure!(!page.items.0.is_empty(), "CAL-011: a feed with something to tell tells nothing");
     Ok(())
+}
+
+fn a_wait_is_bounded(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    waits(&mut console, u32::MAX, Duration::from_secs(120))
 }
 
 fn who_may_call_what(cx: &mut Context<'_>) -> Checked {
@@ -275,7 +355,7 @@ fn who_may_call_what(cx: &mut Context<'_>) -> Checked {
     equal!(code::name(code), "ok", "CAL-004: `status`");
     let (code, body) = call(&mut console, 4, SENSORS, &[])?;
     equal!(code::name(code), "ok", "CON-001: `sensors` by ctl");
-    let claims = crate::wire::primitive::Reader::of_message(&body).bytes().is_ok_and(|items| {
+    let claims = Reader::of_message(&body).bytes().is_ok_and(|items| {
         items.len() + 3 >= body.len() && items.len() < body.len() && body.len() > 16
     });
     ensure!(!claims, "FRM-013: the items come with a length before them");
@@ -288,13 +368,14 @@ const CALLS_MAX: usize = 64;
 const BURSTS_MAX: usize = 256;
 
 fn calls_are_bounded(cx: &mut Context<'_>) -> Checked {
-    let waits = FeedRequest { incarnation: None, cursor: u64::MAX / 2, limit: 1, wait_ms: 20_000 };
     let last = CALLS_MAX as u32 + 1;
     // News ends waits. When an answer comes before the refusal, the burst may have been read in two
     // parts with news between them: it says nothing of the bound, and another one is tried.
     for _ in 0..BURSTS_MAX {
         let mut console = cx.console("ctl")?;
-        let calls = (1..=last).map(|call| Call { call, method: EVIDENCE, body: waits.to_bytes() });
+        let waits = at_end(&mut console, 20_000)?;
+        let calls =
+            (2..=last + 1).map(|call| Call { call, method: EVIDENCE, body: waits.to_bytes() });
         let burst = calls.flat_map(|call| Message::from(call).frame().to_bytes());
         console.send_bytes(&burst.collect::<Vec<u8>>());
         let first =
@@ -308,7 +389,7 @@ fn calls_are_bounded(cx: &mut Context<'_>) -> Checked {
             continue;
         }
         equal!(code::name(code), "busy", "CAL-003: the code of call {number}");
-        equal!(number, last, "CAL-003: the call of {CALLS_MAX} and one that is too many");
+        equal!(number, last + 1, "CAL-003: the call of {CALLS_MAX} and one that is too many");
         let mut again = cx.console("ctl")?;
         let (code, _) = call(&mut again, 1, STATUS, &[])?;
         equal!(code::name(code), "ok", "CAL-005: a new connection");

@@ -13,9 +13,10 @@ use super::process::Process;
 use crate::cases::Stop;
 use crate::crypto::identity::{Credentials, Identity};
 use crate::crypto::tls;
-use crate::play::link::Link;
+use crate::play::link::{Link, PATIENCE};
 use crate::play::log::Log;
 use crate::play::sensor::Sensor;
+use crate::play::wait;
 use crate::wire::message::{HelloAck, Id, Lane};
 
 /// The server under test, and what the operator lent for looking at it.
@@ -166,7 +167,13 @@ impl<'t> Context<'t> {
         let credentials = self.lent(name)?;
         let config = tls::client(&self.target.roots, &[tls::PEER], Some(credentials))
             .map_err(|error| Stop::Fail(error.to_string()))?;
-        Link::connect(address, &config).map_err(Stop::Fail)
+        // A server that has just been started may open it after the port of the sensors.
+        let mut last = Err("there was no time".to_owned());
+        let _ = wait::attempt(PATIENCE, || {
+            last = Link::connect(address, &config);
+            last.is_ok().then_some(())
+        });
+        last.map_err(Stop::Fail)
     }
 
     /// What kills the server.

@@ -4,17 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-use super::case;
 use super::context::Context;
 use super::rows::parent;
-use super::steps::{resync, store, undecodable};
-use crate::cases::{Case, Checked, Stop, ensure, equal};
+use super::steps::{refused, resync, store, undecodable};
+use super::{case, in_phase};
+use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::play::link::{Link, PATIENCE};
+use crate::play::log::BOOT;
 use crate::play::sensor::{acked, call, greet};
 use crate::play::wait;
 use crate::wire::code;
-use crate::wire::message::{Id, JumpCause, Lane, LogCause, LossReason};
-use crate::wire::method::{EVIDENCE, EvidencePage, EvidenceView, FeedRequest};
+use crate::wire::message::{Hello, Id, JumpCause, Lane, LogCause, LossReason};
+use crate::wire::method::{EVIDENCE, EvidencePage, EvidenceView, FeedRequest, SensorReport};
 use crate::wire::primitive::Wire as _;
 
 /// The cases of this file.
@@ -36,6 +37,35 @@ pub(super) const CASES: &[Case] = &[
         &["DLV-010", "HEL-039"],
         "A chunk that does not decode is told to the operator, not to the sensor alone.",
         what_does_not_decode_is_a_finding,
+    ),
+    case(
+        "a_boot_that_comes_back_is_a_finding",
+        &["HEL-025", "HEL-039"],
+        "A boot that was over comes back: two machines have one identity, and that is told.",
+        a_boot_that_comes_back,
+    ),
+    // Alone: two certificates are lent for one sensor, and another case shows both too.
+    in_phase(
+        case(
+            "another_key_is_a_finding",
+            &["HEL-026", "HEL-039"],
+            "Somebody with another key for an id is not only refused: it is told.",
+            another_key_is_a_finding,
+        ),
+        Phase::Alone,
+    ),
+    case(
+        "a_clock_that_is_off_is_a_finding",
+        &["HEL-035", "HEL-039", "CAL-006"],
+        "After a Hello a report is asked for; a clock in it that is an hour off is told, one that is \
+         right is not.",
+        a_clock_that_is_off,
+    ),
+    case(
+        "the_third_segment_that_differs_is_a_finding",
+        &["DLV-012"],
+        "A digest that differs in one segment and in the next is mended; in the third it is told.",
+        the_third_segment_that_differs,
     ),
     case(
         "an_honest_sensor_is_no_finding",
@@ -154,6 +184,95 @@ fn what_does_not_decode_is_a_finding(cx: &mut Context<'_>) -> Checked {
         told(&mut console, &sensor.id, &format!("DLV-010: an undecodable chunk of {lane:?}"))?;
     }
     Ok(())
+}
+
+/// A finding of that rule about a sensor is told.
+fn is_told(console: &mut Link, sensor: &Id, rule: &str) -> Checked {
+    let is_it = |found: &[EvidenceView]| found.iter().any(|item| item.rule == rule);
+    let found = evidence(console, sensor, PATIENCE, is_it)?;
+    ensure!(is_it(&found), "HEL-039: {rule}: told is {found:?}");
+    Ok(())
+}
+
+fn a_boot_that_comes_back(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (sensor, log) = cx.sensor_with(Lane::Bulk)?;
+    let other = cx.id();
+    for boot in [BOOT, other, other, BOOT] {
+        equal!(rules(&mut console, &sensor.id)?.len(), 0, "HEL-039: before a boot comes back");
+        let mut link = cx.connect(&sensor)?;
+        greet(&mut link, Hello { boot, ..sensor.hello(&[&log]) })?;
+        link.cut();
+    }
+    is_told(&mut console, &sensor.id, "sensor_cloned")
+}
+
+fn another_key_is_a_finding(cx: &mut Context<'_>) -> Checked {
+    let (own, other) = (cx.lent("sensor")?, cx.lent("sensor-twin")?);
+    let mut console = cx.console("ctl")?;
+    let sensor = cx.sensor_of(own)?;
+    let log = sensor.log(Lane::Bulk, cx.id());
+    greet(&mut cx.connect_as(own)?, sensor.hello(&[&log]))?;
+    let mut twin = cx.connect_as(other)?;
+    twin.send(sensor.hello(&[&log]));
+    refused(cx, &mut twin, code::REVOKED, "HEL-026: another key")?;
+    is_told(&mut console, &sensor.id, "sensor_other_key")
+}
+
+fn a_clock_that_is_off(cx: &mut Context<'_>) -> Checked {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut console = cx.console("ctl")?;
+    let (sensor, log) = cx.sensor_with(Lane::Bulk)?;
+    for off_ms in [0, HOUR_MS] {
+        equal!(rules(&mut console, &sensor.id)?.len(), 0, "HEL-035: while the clock is right");
+        let mut link = cx.connect(&sensor)?;
+        // The report goes with the next Hello: the first one says what time it is there.
+        let now_ms = greet(&mut link, sensor.hello(&[&log]))?.server_ms;
+        link.settle()?;
+        let told = SensorReport {
+            collecting: true,
+            produced_bulk: 0,
+            produced_urgent: 0,
+            spool_bytes: 0,
+            health: Vec::new(),
+            wall_ms: now_ms + off_ms,
+            logs: Vec::new(),
+            unchanged: 0,
+            collected: Vec::new(),
+        };
+        link.cut();
+        let mut link = cx.connect(&sensor)?;
+        link.report = Some(told.to_bytes());
+        greet(&mut link, sensor.hello(&[&log]))?;
+        let asked = wait::attempt(PATIENCE, || {
+            let came = link.settle();
+            (came.is_err() || link.reported > 0).then_some(came)
+        });
+        asked.ok_or("CAL-006: after a Hello no report is asked for")??;
+    }
+    is_told(&mut console, &sensor.id, "clock_skew")
+}
+
+fn the_third_segment_that_differs(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    for segment in 1..=3 {
+        let first = log.keyframe();
+        let mut chunk = log.clone().delta();
+        chunk.digest[0] ^= 1;
+        store(&mut link, &[first, log.push(&chunk)])?;
+        if segment < 3 {
+            let is_read = wait::attempt(PATIENCE, || {
+                let events = super::console::events(&mut console, &sensor.id);
+                let last = log.next_seq() - 1;
+                events.is_ok_and(|events| events.iter().any(|it| it.seq == last)).then_some(())
+            });
+            ensure!(is_read.is_some(), "CON-003: what is stored is not told");
+            let found = rules(&mut console, &sensor.id)?;
+            ensure!(found.is_empty(), "DLV-012: after {segment} segments there are {found:?}");
+        }
+    }
+    told(&mut console, &sensor.id, "DLV-012: the third segment that differs").map(drop)
 }
 
 fn an_honest_sensor_is_no_finding(cx: &mut Context<'_>) -> Checked {

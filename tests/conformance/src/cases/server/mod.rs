@@ -21,6 +21,7 @@ mod model;
 mod planes;
 mod registration;
 mod rows;
+mod safe;
 mod steps;
 
 use super::{Case, Phase, Run};
@@ -45,6 +46,7 @@ pub fn cases() -> Vec<Case> {
         commands::CASES,
         registration::CASES,
         crash::CASES,
+        safe::CASES,
     ]
     .concat()
 }

@@ -40,30 +40,40 @@ pub trait Process: Send + Sync {
     fn start_narrow(&self) -> Option<Result<(), String>> {
         None
     }
+
+    /// As [`Self::start`], with a folder for backups; `None` where it is not said how.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    fn start_backed(&self) -> Option<Result<(), String>> {
+        None
+    }
 }
 
 /// A server that this program started, by `--server-cmd`.
 pub struct Started {
     command: String,
     narrow: Option<String>,
+    backed: Option<String>,
     address: SocketAddr,
     child: Mutex<Child>,
 }
 
 impl Started {
-    /// Starts `command` with a shell, and waits until `address` answers. `narrow` is the command
-    /// for [`Process::start_narrow`].
+    /// Starts `command` with a shell, and waits until `address` answers. `narrow` and `backed`
+    /// are the commands for [`Process::start_narrow`] and [`Process::start_backed`].
     ///
     /// # Errors
     /// It does not start.
     pub fn start(
         command: &str,
-        narrow: Option<String>,
+        (narrow, backed): (Option<String>, Option<String>),
         address: SocketAddr,
     ) -> Result<Self, String> {
         let mut child = spawn(command)?;
         answers(address, || ended(&mut child))?;
-        Ok(Self { command: command.into(), narrow, address, child: Mutex::new(child) })
+        let child = Mutex::new(child);
+        Ok(Self { command: command.into(), narrow, backed, address, child })
     }
 
     fn start_by(&self, command: &str) -> Result<(), String> {
@@ -100,6 +110,10 @@ impl Process for Started {
 
     fn start_narrow(&self) -> Option<Result<(), String>> {
         self.narrow.as_ref().map(|command| self.start_by(command))
+    }
+
+    fn start_backed(&self) -> Option<Result<(), String>> {
+        self.backed.as_ref().map(|command| self.start_by(command))
     }
 }
 
