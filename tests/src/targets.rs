@@ -5,15 +5,23 @@
 //! seeds and over generated input. A law that does not hold is a panic; nothing else is checked
 //! here, and no state is kept between two calls.
 
+mod certificate;
+mod export;
 mod input;
 mod journal;
 mod lent;
+mod manifest;
+mod query;
 mod sensor;
 mod server;
 mod spool;
 mod wire;
 
+pub use certificate::certificate;
+pub use export::export;
 pub use journal::journal;
+pub use manifest::manifest;
+pub use query::query;
 pub use sensor::sensor;
 pub use server::{decoder, server};
 pub use spool::spool;
@@ -23,7 +31,7 @@ pub use wire::{BODIES, CUT_BYTES, frame, message};
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder of seeds.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("frame", frame),
     ("message", message),
     ("decoder", decoder),
@@ -31,4 +39,8 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("server", server),
     ("spool", spool),
     ("journal", journal),
+    ("export", export),
+    ("query", query),
+    ("manifest", manifest),
+    ("certificate", certificate),
 ];

@@ -46,7 +46,7 @@ macro_rules! replayed {
     )*};
 }
 
-replayed! { frame message decoder sensor server spool journal }
+replayed! { frame message decoder sensor server spool journal export query manifest certificate }
 
 #[test]
 fn every_target_is_replayed_and_has_a_binary() {
@@ -78,7 +78,7 @@ fn every_kind_of_frame_has_a_seed_that_is_understood() {
 /// Targets that write files or start threads are given fewer inputs.
 fn cases(target: &str) -> u32 {
     match target {
-        "spool" | "journal" => CASES / 10,
+        "spool" | "journal" | "export" => CASES / 10,
         _ => CASES,
     }
 }

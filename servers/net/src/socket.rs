@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::{Async, Timer};
 
@@ -88,28 +89,50 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    /// Counts what was written, or ends a write that waited too long.
+    /// Whether the peer took none of our bytes for too long.
+    ///
+    /// A write that succeeds is no sign of it: when the system says that there is no room, it still
+    /// has a little, and what waited goes there.
+    fn is_stalled(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(timer) = &mut self.stalled else { return false };
+        if Pin::new(timer.as_mut()).poll(context).is_pending() {
+            return false;
+        }
+        // It may have made room since: who waited may not have come back to it.
+        self.stalled = None;
+        !has_room(&self.stream)
+    }
+
+    /// Counts what was written, and how long the peer has taken nothing.
     fn written(
         &mut self,
         context: &mut Context<'_>,
         result: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        match result {
+        match &result {
             Poll::Ready(result) => {
                 self.stalled = None;
                 self.bytes_out += *result.as_ref().unwrap_or(&0) as u64;
-                Poll::Ready(result)
             }
             Poll::Pending => {
                 let timer =
                     self.stalled.get_or_insert_with(|| Box::new(Timer::after(WRITE_STALL_TIME)));
-                match Pin::new(timer.as_mut()).poll(context) {
-                    Poll::Ready(_) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                    Poll::Pending => Poll::Pending,
+                // It wakes the task when it is over; until then there is nothing to do.
+                if Pin::new(timer.as_mut()).poll(context).is_ready() {
+                    context.waker().wake_by_ref();
                 }
             }
         }
+        result
     }
+}
+
+/// Whether the system takes bytes for the peer: it says so from a good part of its buffer on. A
+/// socket that is dead has room, and the write tells why.
+fn has_room(stream: &Async<TcpStream>) -> bool {
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    // What cannot be asked counts as room.
+    !matches!(rustix::event::poll(&mut asked, Some(&Timespec::default())), Ok(0))
 }
 
 impl AsyncWrite for Socket {
@@ -118,6 +141,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_stalled(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(context, result)
     }
@@ -127,6 +153,9 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_stalled(context) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
         self.written(context, result)
     }

@@ -47,7 +47,7 @@ pub fn spool(data: &[u8]) {
 }
 
 /// Where files cost no disk.
-fn memory_folder() -> PathBuf {
+pub(super) fn memory_folder() -> PathBuf {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() { shared.into() } else { std::env::temp_dir() }
 }

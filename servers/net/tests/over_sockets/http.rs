@@ -41,7 +41,7 @@ fn serve(executor: &Executor, deployment: &Deployment) -> Serving {
 }
 
 /// Serves the usual routes and `more`.
-fn serve_within(
+pub(crate) fn serve_within(
     executor: &Executor,
     deployment: &Deployment,
     bounds: &Bounds,

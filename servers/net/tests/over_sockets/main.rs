@@ -10,5 +10,6 @@ mod greeting;
 mod http;
 mod peer;
 mod planes;
+mod slow;
 mod support;
 mod wait;

@@ -10,7 +10,7 @@ use lapwing_net::listener::{Connection, Listener};
 use lapwing_net::peer::{self, CallError, Caller, Failure, PeerClient};
 use lapwing_net::runtime::Executor;
 use lapwing_net::tls::{ClientTls, ExpectedPeer, Plane, connect};
-use lapwing_protocol::call::Method;
+use lapwing_protocol::call::{Call, Method};
 use lapwing_protocol::code::Code;
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::limits::{CALLS_MAX, REPLY_BYTES_MAX};
@@ -22,7 +22,7 @@ use crate::wait::until;
 
 const ECHO: Method = Method(1);
 /// Replies with as many bytes as its body (a u32) says.
-const GROW: Method = Method(2);
+pub(crate) const GROW: Method = Method(2);
 const FAIL: Method = Method(3);
 const WHO: Method = Method(4);
 /// Never replies.
@@ -59,11 +59,11 @@ fn serve_at(executor: &Executor, deployment: &Deployment, address: SocketAddr) -
     })
 }
 
-fn serve(executor: &Executor, deployment: &Deployment) -> Serving {
+pub(crate) fn serve(executor: &Executor, deployment: &Deployment) -> Serving {
     serve_at(executor, deployment, ([127, 0, 0, 1], 0).into())
 }
 
-fn tls(deployment: &Deployment, plane: Plane) -> ClientTls {
+pub(crate) fn tls(deployment: &Deployment, plane: Plane) -> ClientTls {
     let expected = ExpectedPeer::of_role(deployment.id, Role::Detection);
     ClientTls::new(&deployment.credentials(Role::Webapp, 8), plane, expected).unwrap()
 }
@@ -174,7 +174,8 @@ async fn answered(client: &PeerClient) -> Vec<u8> {
 fn a_client_finds_its_server_again_after_a_restart() {
     run(|executor| async move {
         let deployment = Deployment::new(1);
-        let serving = serve(&executor, &deployment);
+        // An address of its own: nobody else's connection takes the port meanwhile.
+        let serving = serve_at(&executor, &deployment, ([127, 77, 0, 1], 0).into());
         let address = serving.address;
         let client = client(&executor, &deployment, address);
         assert_eq!(answered(&client).await, b"x");
@@ -274,8 +275,17 @@ fn malformed_frames_close_their_own_connection() {
     });
 }
 
+/// A call that is answered with `length` bytes, as it travels.
+pub(crate) fn asks_for_bytes(call: u32, length: u32) -> Vec<u8> {
+    let body = peer::to_body(&length).unwrap();
+    let mut frame = vec![0; 32];
+    let written = Message::Call(Call { call, method: GROW, body: &body }).encode(&mut frame);
+    frame.truncate(written.unwrap());
+    frame
+}
+
 /// The code of a Refused that is the whole of what came.
-fn refusal(stream: &mut [u8]) -> Option<Code> {
+pub(crate) fn refusal(stream: &mut [u8]) -> Option<Code> {
     let length = stream.len();
     let mut deframer = Deframer::new(stream);
     deframer.filled(length);

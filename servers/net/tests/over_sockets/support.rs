@@ -19,6 +19,9 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 /// Longer than anything here takes on a busy machine; reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A connection after its handshake.
+pub(crate) type Stream = futures_rustls::client::TlsStream<lapwing_net::socket::Socket>;
+
 pub(crate) struct Deployment {
     pub(crate) id: DeploymentId,
     pub(crate) authority: Authority,
@@ -91,9 +94,17 @@ impl Setup<'_> {
 
 /// Runs a test on an executor of its own.
 pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(Executor) -> F) {
+    run_within(3 * PATIENCE, test);
+}
+
+/// The same for a test that waits until a bound in time is reached.
+pub(crate) fn run_within<F: Future<Output = ()>>(
+    patience: Duration,
+    test: impl FnOnce(Executor) -> F,
+) {
     runtime::run(cores(), |executor, _, _| async move {
         let late = async {
-            smol::Timer::at(Instant::now() + 3 * PATIENCE).await;
+            smol::Timer::at(Instant::now() + patience).await;
             panic!("the test hangs");
         };
         smol::future::or(test(executor), late).await;
