@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
@@ -147,15 +148,20 @@ fn issue(authority: &Authority, uris: &[String], usage: Usage) -> Result<Credent
     authority.issue(uris, usage).map_err(|error| error.to_string())
 }
 
+/// Below those that a system gives by itself, so that neither a connection nor a listener of
+/// somebody else takes one while the server is not there.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// Three ports that were free a moment ago. They stay the same over restarts, so they cannot be
-/// left to the server.
+/// left to the server. Each run begins to look elsewhere.
 fn free_ports() -> Result<[SocketAddr; 3], String> {
-    let bind = || TcpListener::bind("127.0.0.1:0");
-    let held = [bind(), bind(), bind()];
-    let mut found = Vec::new();
-    for listener in &held {
-        let address = listener.as_ref().map_err(ToString::to_string)?.local_addr();
-        found.push(address.map_err(|error| error.to_string())?);
-    }
-    found.try_into().map_err(|_| String::from("no free ports"))
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let chance = Sha256::digest(format!("{} {}", since.as_nanos(), std::process::id()));
+    let begin = usize::from(u16::from_le_bytes([chance[0], chance[1]])) % PORTS.len();
+    let ports = PORTS.cycle().skip(begin).take(PORTS.len());
+    let held = ports.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(3);
+    let held: Vec<TcpListener> = held.collect();
+    let addresses = held.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>();
+    let addresses = addresses.map_err(|error| error.to_string())?;
+    addresses.try_into().map_err(|_| String::from("no free ports"))
 }
