@@ -263,7 +263,7 @@ impl LogFolder {
     /// A start goes on with it: where the disk is an older image, what comes now is another branch.
     pub(super) fn go_on(&mut self) -> Result<(), SpoolError> {
         let acked_index = self.progress.acked.next_index;
-        let known = self.continued_index.filter(|index| *index > acked_index);
+        let known = self.continued_index.filter(|index| *index >= acked_index);
         let index = known.unwrap_or(self.made.next_index);
         if self.continued_index == Some(index) {
             return Ok(());

@@ -164,6 +164,23 @@ fn hel_023_a_log_says_where_a_start_went_on_with_it_since_it_was_acknowledged() 
     assert_eq!(continued(&open(folder.path())), before);
 }
 
+/// Seed 27050 of the simulator: what a branch made in its first life was no branch's in the second,
+/// where the image was acknowledged to its end.
+#[test]
+fn hel_038_where_a_start_went_on_is_kept_until_something_behind_it_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_first(folder.path());
+    fill(&mut spool, 3, 100);
+    let made = spool.current(Lane::Bulk).unwrap().made;
+    spool.handle_stored((Lane::Bulk, LOG), SERVER, made, 0);
+    for _ in 0..3 {
+        spool.close().unwrap();
+        spool = open(folder.path());
+        assert_eq!(spool.continued_index(Lane::Bulk, LOG), Some(made.next_index));
+        append(&mut spool, Sort::Delta, 100).unwrap();
+    }
+}
+
 #[test]
 fn hel_038_a_stop_in_good_order_says_how_far_was_sent() {
     let folder = tempfile::tempdir().unwrap();

@@ -111,7 +111,7 @@ impl Log {
     /// A start goes on with it: where the disk is an older image, what comes now is another branch.
     pub(super) fn go_on(&mut self) {
         let acked_index = self.progress.acked.next_index;
-        let known = self.continued_index.filter(|index| *index > acked_index);
+        let known = self.continued_index.filter(|index| *index >= acked_index);
         self.continued_index = Some(known.unwrap_or(self.made.next_index));
     }
 
