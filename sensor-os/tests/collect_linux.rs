@@ -21,7 +21,7 @@ use lapwing_sensor_os::collect::{
 use sha2::{Digest, Sha256};
 use smol::channel::Receiver;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_program_that_runs_once_is_seen_with_hash_parent_user_and_exit_code() {

@@ -180,8 +180,11 @@ fn a_fenced_sensor_asks_nobody(cx: &mut Context) -> Checked {
 }
 
 fn a_server_that_cannot_be_reached_is_given_up(cx: &mut Context) -> Checked {
-    cx.a.answers.acks[0] = false;
     cx.online()?;
+    // A server that stores is waited for from the first window on, whatever it was before.
+    cx.chunks(1)?;
+    cx.a.settle()?;
+    cx.a.answers.acks[0] = false;
     cx.chunks(2)?;
     cx.a.settle()?;
     cx.assign_to_b();
