@@ -4,8 +4,10 @@
 //! Once half of the budget is on its way, sensors that need credit, and sensors whose chunk was
 //! refused, stand in one line; what becomes free is dealt in turns of equal bytes, one to each,
 //! round and round (deficit round robin: what is left of a turn is kept). A turn is room that is
-//! held for one sensor; one that is not used lapses, since a silent sensor must not keep the disk
-//! waiting. While somebody stands in line, nobody without a turn is served before them.
+//! held for one sensor. At first, and while it is told to stay away, it holds two at most, and more as
+//! it uses them up; one that is not used lapses: what is held for sensors that say little must not
+//! keep the disk waiting. While somebody stands in line, nobody without a turn is served before
+//! them.
 //!
 //! Not here: the credit itself ([`super::Receiver`]), the urgent lane (it takes no turn: its own
 //! small window bounds it), and the disk. Pure: `now` is an argument.
@@ -19,8 +21,8 @@ use lapwing_protocol::id::SensorId;
 use lapwing_protocol::limits::CHUNK_BYTES_MAX;
 
 use super::limits::{
-    CHUNK_COST_MIN, SHARE_BYTES_MIN, TURN_BYTES, TURN_DOUBT_MS, TURN_LAPSE_MS, TURN_RETRY_MS_MAX,
-    TURN_RETRY_MS_MIN, WINDOW_BYTES_BULK, WINDOW_BYTES_FIRST, WINDOW_BYTES_HIGH,
+    ABSENT_BYTES_MAX, CHUNK_COST_MIN, SHARE_BYTES_MIN, TURN_BYTES, TURN_DOUBT_MS, TURN_LAPSE_MS,
+    TURN_RETRY_MS_MAX, TURN_RETRY_MS_MIN, WINDOW_BYTES_BULK, WINDOW_BYTES_FIRST, WINDOW_BYTES_HIGH,
 };
 use crate::pressure::Pressure;
 
@@ -77,6 +79,8 @@ struct Flow {
     is_idle: bool,
     /// Since when it uses nothing of its turns; none since it did.
     unused_ms: Option<u64>,
+    /// How much its turns may be together: it grows with what it sends while they run low.
+    reach: u64,
 }
 
 impl FairShare {
@@ -134,7 +138,8 @@ impl FairShare {
     pub fn join(&mut self, sensor: SensorId, epoch: u64) {
         self.give_back(sensor);
         let flow = self.flows.entry(sensor).or_default();
-        (flow.epoch, flow.back_ms, flow.is_idle) = (Some(epoch), 0, true);
+        (flow.epoch, flow.back_ms) = (Some(epoch), 0);
+        (flow.is_idle, flow.reach) = (true, ABSENT_BYTES_MAX);
     }
 
     /// A session ended; what it put on its way stays there.
@@ -159,20 +164,30 @@ impl FairShare {
         if self.free() < cost {
             self.reclaim(now_ms);
         }
-        let free = self.free();
-        let (is_full, is_first) = (self.pressure == Pressure::Full, self.line.is_empty());
+        let is_full = self.pressure == Pressure::Full;
+        let has_turn = self.flows.entry(sensor).or_default().turn >= cost;
+        if !is_full && !has_turn && !self.line.is_empty() {
+            // Perhaps there is room for all who stand before it.
+            self.stand_in_line(sensor);
+            self.deal(now_ms);
+        }
+        let (free, is_first, window) = (self.free(), self.line.is_empty(), self.window());
         let flow = self.flows.entry(sensor).or_default();
-        let rest = flow.turn.saturating_sub(cost);
         // A turn that was dealt before the disk was full is no room on it.
         if is_full || flow.turn < cost && !(is_first && free + flow.turn >= cost) {
             return Err(self.refuse(now_ms, sensor));
         }
+        let rest = flow.turn.saturating_sub(cost);
         self.held -= flow.turn - rest;
         flow.turn = rest;
         flow.unused_ms = None;
+        if rest < TURN_BYTES {
+            flow.reach = (flow.reach + cost).min(window);
+        }
         flow.in_flight += cost;
+        self.rate.begin(now_ms, self.in_flight);
         self.in_flight += cost;
-        if !self.line.is_empty() {
+        if !self.is_calm() {
             // It has more to send, most likely: whoever is served keeps a place in the line.
             self.stand_in_line(sensor);
         }
@@ -182,13 +197,13 @@ impl FairShare {
     /// A chunk that was admitted is durable, or will never be.
     pub fn stored(&mut self, now_ms: u64, sensor: SensorId, bytes: usize) {
         let cost = cost(bytes);
-        self.rate.add(now_ms, cost);
         if let Some(flow) = self.flows.get_mut(&sensor) {
             let cost = cost.min(flow.in_flight);
             flow.in_flight -= cost;
             self.in_flight -= cost;
             self.forget(sensor);
         }
+        self.rate.add(now_ms, cost, self.in_flight);
         self.deal(now_ms);
     }
 
@@ -283,7 +298,9 @@ impl FairShare {
                 continue;
             };
             let is_silent = flow.unused_ms.is_some_and(|at_ms| at_ms + TURN_DOUBT_MS <= now_ms);
+            let reach = if now_ms < flow.back_ms { ABSENT_BYTES_MAX } else { flow.reach };
             let room = window.saturating_sub(flow.in_flight + flow.turn);
+            let room = room.min(reach.saturating_sub(flow.turn));
             let Some(epoch) = flow.epoch.filter(|_| !flow.is_idle && !is_silent && room > 0) else {
                 self.step_aside();
                 continue;
@@ -332,6 +349,9 @@ impl FairShare {
                 // Whoever used some of it has a rest that was too little for its next chunk.
                 let is_unused = flow.unused_ms.is_some();
                 flow.is_idle |= is_unused;
+                if is_unused {
+                    flow.reach = ABSENT_BYTES_MAX;
+                }
                 self.lapsed += u64::from(is_unused);
                 self.held -= std::mem::take(&mut flow.turn);
             }
@@ -360,21 +380,35 @@ fn cost(bytes: usize) -> u64 {
     (bytes as u64).max(CHUNK_COST_MIN)
 }
 
-/// How fast the disk is.
+/// How fast the disk is, while something is on its way there: sensors that say little do not make
+/// it slow.
 #[derive(Debug, Default)]
 struct Rate {
-    began_ms: u64,
+    /// Since when something is on its way.
+    busy_from_ms: u64,
+    busy_ms: u64,
     bytes: u64,
     last: Option<u64>,
 }
 
 impl Rate {
-    fn add(&mut self, now_ms: u64, bytes: u64) {
+    /// Something is on its way now; before it were `in_flight` bytes.
+    fn begin(&mut self, now_ms: u64, in_flight: u64) {
+        if in_flight == 0 {
+            self.busy_from_ms = now_ms;
+        }
+    }
+
+    /// `bytes` are durable, and `in_flight` on their way still.
+    fn add(&mut self, now_ms: u64, bytes: u64, in_flight: u64) {
         self.bytes += bytes;
-        let elapsed_ms = now_ms.saturating_sub(self.began_ms);
-        if elapsed_ms >= RATE_PERIOD_MS {
-            self.last = Some(self.bytes * 1_000 / elapsed_ms);
-            (self.began_ms, self.bytes) = (now_ms, 0);
+        let busy_ms = self.busy_ms + now_ms.saturating_sub(self.busy_from_ms);
+        if in_flight == 0 {
+            (self.busy_ms, self.busy_from_ms) = (busy_ms, now_ms);
+        }
+        if busy_ms >= RATE_PERIOD_MS {
+            self.last = Some(self.bytes * 1_000 / busy_ms);
+            (self.busy_from_ms, self.busy_ms, self.bytes) = (now_ms, 0, 0);
         }
     }
 

@@ -24,6 +24,9 @@ pub const SHARE_BYTES: u64 = 12 << 20;
 pub const SHARE_BYTES_MIN: u64 = 64 << 10;
 /// A turn: two of the largest chunks, so that whoever has one can always send.
 pub const TURN_BYTES: u64 = 32 << 10;
+/// What is held for a sensor at first, or while it is told to stay away: two turns, so that some
+/// hundreds of sensors that say little leave room on the way to the disk for the others.
+pub const ABSENT_BYTES_MAX: u64 = 2 * TURN_BYTES;
 /// How long a turn is held, in milliseconds: longer than the way to the sensor and back.
 pub const TURN_LAPSE_MS: u64 = 1_000;
 /// A sensor that uses nothing of its turns for so long gets no more of them, in milliseconds: the
