@@ -28,6 +28,8 @@ pub enum DecodeError {
     UnknownFeature,
     /// A slot that holds nothing.
     EmptySlot,
+    /// What it builds on is not there: nothing decodes until a chunk opens.
+    NotOpened,
     /// The message does not have the shape of its kind.
     Shape,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for DecodeError {
             Self::UnknownKind => "a kind of element is unknown",
             Self::UnknownFeature => "a feature is unknown to its kind",
             Self::EmptySlot => "a slot holds nothing",
+            Self::NotOpened => "what it builds on is not there",
             Self::Shape => "the message does not have the shape of its kind",
         })
     }

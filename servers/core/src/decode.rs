@@ -236,7 +236,7 @@ impl Decoder {
             }
         }
         if self.waiting {
-            return Err(DecodeError::EmptySlot);
+            return Err(DecodeError::NotOpened);
         }
         if !header.flags.has(ChunkFlags::KEYFRAME) {
             return if self.table.is_midway() { Err(DecodeError::Shape) } else { Ok(()) };

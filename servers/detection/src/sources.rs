@@ -264,7 +264,8 @@ impl Watcher for Inside {
         let (lane, log, segment) = (followed.lane, followed.log, followed.segment);
         let now_ms = followed.received_ms;
         let suspicion = match &followed.content {
-            Content::Undecoded(error, _) if *error != DecodeError::EmptySlot => {
+            // What waits for an opening is the error before it, told already.
+            Content::Undecoded(error, _) if *error != DecodeError::NotOpened => {
                 Some(Suspicion::Undecodable(lane, log, segment, followed.seq))
             }
             Content::Changes(decoded) if decoded.divergent => {

@@ -133,3 +133,22 @@ fn a_log_from_long_ago_goes_on_where_it_stood() {
         server.stop().await;
     });
 }
+
+/// DLV-010: what cannot be true of what a chunk says is told, even where the slot that it
+/// names is merely empty; what only waits for an opening behind it is not told as well.
+#[test]
+fn a_chunk_that_speaks_of_an_empty_slot_is_an_evidence() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let server = Running::start(&deployment, &executor).await;
+        let mut bulk = Log::new(&deployment, SENSOR, Lane::Bulk, 1);
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+        sensor.greet(&[&bulk], None).await;
+        sensor.send_chunk(&bulk.forgets_nothing()).await;
+        sensor.send_chunk(&bulk.with_flags(0)).await;
+        sensor.send_chunk(&bulk.forgets_nothing()).await;
+        sensor.ack_of(Lane::Bulk, 3).await;
+        assert_eq!(server.found(2).await, of_machine(&["chunk_undecodable"; 2]));
+        server.stop().await;
+    });
+}

@@ -280,6 +280,11 @@ impl Log {
         self.chunk_of(body)
     }
 
+    /// A self-contained chunk of one fact, that forgets a row which is not there.
+    pub(crate) fn forgets_nothing(&mut self) -> Vec<u8> {
+        self.chunk(|ops| ops.forget(7).unwrap())
+    }
+
     /// A chunk whose flags are not those that it should have.
     pub(crate) fn with_flags(&mut self, flags: u8) -> Vec<u8> {
         let mut bytes = self.lookup();
