@@ -221,6 +221,7 @@ impl Sources for Inside {
     fn facts(&self, cursor: u64, limit: u32) -> Answering<'_, Facts> {
         Box::pin(async move {
             let exporter = Arc::clone(&self.exporter);
+            let cursor = cursor + u64::from(cfg!(mutant = "page_skips_one") && cursor > 0);
             let page = smol::unblock(move || exporter.page(cursor, limit as usize)).await;
             page.map_err(|error| Failure::new(Code::STORE_FAILED, error.to_string()))
         })
@@ -264,6 +265,7 @@ impl Watcher for Inside {
         let (lane, log, segment) = (followed.lane, followed.log, followed.segment);
         let now_ms = followed.received_ms;
         let suspicion = match &followed.content {
+            Content::Undecoded(..) if cfg!(mutant = "undecodable_no_finding") => None,
             // What waits for an opening is the error before it, told already.
             Content::Undecoded(error, _) if *error != DecodeError::NotOpened => {
                 Some(Suspicion::Undecodable(lane, log, segment, followed.seq))

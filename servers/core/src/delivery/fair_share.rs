@@ -4,9 +4,9 @@
 //! Once half of the budget is on its way, sensors that need credit, and sensors whose chunk was
 //! refused, stand in one line; what becomes free is dealt in turns of equal bytes, one to each,
 //! round and round (deficit round robin: what is left of a turn is kept). A turn is room that is
-//! held for one sensor. At first, and while it is told to stay away, it holds two at most, and more as
-//! it uses them up; one that is not used lapses: what is held for sensors that say little must not
-//! keep the disk waiting. While somebody stands in line, nobody without a turn is served before
+//! held for one sensor. At first, and while it is told to stay away, it holds two at most, and more
+//! as it uses them up; one that is not used lapses: what is held for sensors that say little must
+//! not keep the disk waiting. While somebody stands in line, nobody without a turn is served before
 //! them.
 //!
 //! Not here: the credit itself ([`super::Receiver`]), the urgent lane (it takes no turn: its own

@@ -58,6 +58,7 @@ enum Safe {
 impl Safe {
     fn seq(&self, log: LogId, stored_seq: u64) -> u64 {
         match self {
+            Self::Stored if cfg!(mutant = "safe_left_behind") => 0,
             Self::Stored => stored_seq,
             Self::BackedUp(_) if cfg!(mutant = "safe_ahead_of_backup") => stored_seq,
             Self::BackedUp(head) => {
@@ -372,9 +373,9 @@ impl LaneReceiver {
     /// Whether the server takes a chunk of so many bytes now; the urgent lane is never refused.
     fn room_for(&self, bytes: usize, admit: Admit<'_>) -> Result<(), u32> {
         match (self.lane, self.overload) {
-            (Lane::Urgent, _) => Ok(()),
-            (Lane::Bulk, Some(retry_after_ms)) => Err(retry_after_ms),
-            (Lane::Bulk, None) => admit(bytes),
+            (Lane::Urgent, _) if !cfg!(mutant = "urgent_throttled") => Ok(()),
+            (_, Some(retry_after_ms)) => Err(retry_after_ms),
+            (_, None) => admit(bytes),
         }
     }
 
@@ -383,13 +384,17 @@ impl LaneReceiver {
         if self.store_failed {
             return Err((NackReason::StoreFailed, 5_000));
         }
+        if cfg!(mutant = "jump_unthrottled") {
+            return Ok(());
+        }
         self.room_for(bytes, admit)
             .map_err(|retry_after_ms| (NackReason::Throttled, retry_after_ms))
     }
 
     /// Whether a repeat is none: other bytes were taken under this number.
     fn is_other_branch(&self, seq: u64, bytes: &[u8]) -> bool {
-        self.session.as_ref().is_some_and(|session| !session.again.may_be(seq, bytes))
+        !cfg!(mutant = "other_branch_swallowed")
+            && self.session.as_ref().is_some_and(|session| !session.again.may_be(seq, bytes))
     }
 
     /// Makes one Nack due per episode.

@@ -87,6 +87,9 @@ impl Account {
         };
         self.fill(first_index, RunKind::Missing);
         let kind = match jump.cause {
+            JumpCause::Lost(_) if cfg!(mutant = "loss_counted_as_dropped") => {
+                RunKind::Dropped(DropReason::SpoolFull)
+            }
             JumpCause::Dropped(reason) => RunKind::Dropped(reason),
             JumpCause::StoredElsewhere(server) => RunKind::Elsewhere(server),
             JumpCause::Lost(reason) => RunKind::Lost(reason),

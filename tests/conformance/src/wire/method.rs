@@ -3,8 +3,8 @@
 //!
 //! Not here: the methods that no case calls.
 
-use super::message::{Action, CommandNumber, Id, Lane};
-use super::primitive::{Items, choice, message};
+use super::message::{Action, Chain, CommandNumber, DropReason, Id, Lane, LossReason};
+use super::primitive::{Items, Malformed, Reader, Wire, Writer, choice, message};
 
 /// `enrol`.
 pub const ENROL: u16 = 1;
@@ -26,6 +26,8 @@ pub const HEARTBEAT: u16 = 16;
 pub const COMMAND: u16 = 36;
 /// `ledger`.
 pub const LEDGER: u16 = 38;
+/// `ledger_verify`.
+pub const LEDGER_VERIFY: u16 = 40;
 /// `status`.
 pub const STATUS: u16 = 240;
 /// `backup`.
@@ -136,11 +138,76 @@ message! {
     LedgerTold { produced: u64, held: u64, at_ms: u64 }
 }
 
+/// What became of a run of facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunKind {
+    /// In a stored chunk that decodes.
+    Stored,
+    /// In a stored chunk that does not decode.
+    Undecoded,
+    /// Dropped since because it was older than the server keeps it.
+    Expired,
+    /// Dropped by the sensor by rule.
+    Dropped(DropReason),
+    /// Lost, by a Jump that says so.
+    Lost(LossReason),
+    /// Acknowledged by another server, by a Jump that says so.
+    Elsewhere(Id),
+    /// Neither stored nor accounted for.
+    Missing,
+}
+
+impl Wire for RunKind {
+    fn write(&self, to: &mut Writer) {
+        match self {
+            Self::Stored => to.varint(0),
+            Self::Undecoded => to.varint(1),
+            Self::Expired => to.varint(2),
+            Self::Dropped(reason) => {
+                to.varint(3);
+                reason.write(to);
+            }
+            Self::Lost(reason) => {
+                to.varint(4);
+                reason.write(to);
+            }
+            Self::Elsewhere(server) => {
+                to.varint(5);
+                server.write(to);
+            }
+            Self::Missing => to.varint(6),
+        }
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        match from.varint(32)? {
+            0 => Ok(Self::Stored),
+            1 => Ok(Self::Undecoded),
+            2 => Ok(Self::Expired),
+            3 => Wire::read(from).map(Self::Dropped),
+            4 => Wire::read(from).map(Self::Lost),
+            5 => Wire::read(from).map(Self::Elsewhere),
+            6 => Ok(Self::Missing),
+            other => Err(Malformed::Variant("RunKind", other)),
+        }
+    }
+}
+
 message! {
-    /// What a server knows of one log; what became of its facts, and its chains, stay bytes.
+    /// A run of facts: from behind the run before it up to `to_index`.
+    LedgerRun { kind: RunKind, to_index: u64 }
+}
+
+message! {
+    /// The chain of a log at a place where another server may know it too.
+    LedgerAnchor { seq: u64, chain: Chain }
+}
+
+message! {
+    /// What a server knows of one log.
     LedgerRow {
-        sensor: Id, lane: Lane, log: Id, runs: Vec<u8>, lost_unknown: u64, undecoded: u64,
-        next_seq: u64, anchors: Vec<u8>, told: Option<LedgerTold>,
+        sensor: Id, lane: Lane, log: Id, runs: Items<LedgerRun>, lost_unknown: u64, undecoded: u64,
+        next_seq: u64, anchors: Items<LedgerAnchor>, told: Option<LedgerTold>,
     }
 }
 
@@ -148,5 +215,24 @@ message! {
     /// A part of the ledger; the collectors' counts stay bytes.
     LedgerPage {
         server: Id, behind: u64, at_end: bool, rows: Items<LedgerRow>, sensors: Vec<u8>,
+    }
+}
+
+message! {
+    /// Have the journal scanned, and read what it came to.
+    LedgerVerify { scan: u64, after: Option<LedgerPlace>, wait_ms: u32 }
+}
+
+message! {
+    /// Something that is not as it was acknowledged.
+    LedgerFault { sensor: Id, lane: Lane, log: Id, seq: u64, commit: u64, what: String }
+}
+
+message! {
+    /// How far a scan is, and once it ended a part of what it came to; the collectors' counts stay
+    /// bytes.
+    LedgerVerified {
+        server: Id, scan: u64, scanned: u64, of: u64, ended: bool, partial: String, at_end: bool,
+        rows: Items<LedgerRow>, sensors: Vec<u8>, faults: Items<LedgerFault>,
     }
 }

@@ -54,6 +54,13 @@ pub(super) const CASES: &[Case] = &[
         a_feed_is_read_by_cursor,
     ),
     case(
+        "a_feed_is_read_on_without_a_gap",
+        &["CAL-010", "CON-003"],
+        "Read on in small pages, or in large ones, the feed holds each fact once and in order; a page \
+         may end anywhere.",
+        a_feed_is_read_on_without_a_gap,
+    ),
+    case(
         "a_page_is_bounded",
         &["LIM-053", "CAL-001", "CAL-010"],
         "A page has at most 1,024 items, whatever is asked for; its parts make one reply.",
@@ -105,7 +112,16 @@ fn page(link: &mut Link, request: &FeedRequest) -> Result<EventPage, Stop> {
 
 /// Every item of one sensor in the feed, in its order.
 pub(super) fn events(link: &mut Link, sensor: &Id) -> Result<Vec<EventView>, Stop> {
-    let mut request = FeedRequest { incarnation: None, cursor: 0, limit: 1_024, wait_ms: 0 };
+    events_from(link, sensor, (0, 1_024))
+}
+
+/// Every item of one sensor in the feed behind a cursor, in pages of `limit`.
+fn events_from(
+    link: &mut Link,
+    sensor: &Id,
+    (cursor, limit): (u64, u32),
+) -> Result<Vec<EventView>, Stop> {
+    let mut request = FeedRequest { incarnation: None, cursor, limit, wait_ms: 0 };
     let mut found = Vec::new();
     loop {
         let page = page(link, &request)?;
@@ -229,6 +245,38 @@ fn a_feed_is_read_by_cursor(cx: &mut Context<'_>) -> Checked {
     let all = FeedRequest { limit: u32::MAX, ..first };
     let all = page(&mut console, &all)?;
     ensure!(all.items.0.len() <= 1_024, "LIM-053: {} items in a page", all.items.0.len());
+    Ok(())
+}
+
+fn a_feed_is_read_on_without_a_gap(cx: &mut Context<'_>) -> Checked {
+    let mut console = cx.console("ctl")?;
+    let mut end = FeedRequest { incarnation: None, cursor: 0, limit: 1_024, wait_ms: 0 };
+    loop {
+        let page = page(&mut console, &end)?;
+        (end.incarnation, end.cursor) = (Some(page.incarnation), page.next_cursor);
+        if page.at_end {
+            break;
+        }
+    }
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let mut expected = Vec::new();
+    // Chunks of several facts, so that a small page ends within one; and one of more than a page.
+    for count in [1, 5, 2, 9, 1, 3, 40, 1] {
+        let (mut ops, time) = (log.opened(), base(log.next_seq()));
+        for index in (log.next_index..).take(count) {
+            let fields = vec![(0, Value::U64(index)), (3, Value::text("page.example"))];
+            ops.event(DNS, time, &fields);
+            expected.push((log.next_seq(), index, Some(index)));
+        }
+        let chunk = log.next(SELF_CONTAINED, count as u64, ops.body());
+        store(&mut link, &[log.push(&chunk)])?;
+    }
+    for limit in [1, 4, 7, 1_024] {
+        let found = events_from(&mut console, &sensor.id, (end.cursor, limit))?;
+        let found: Vec<_> =
+            found.iter().map(|event| (event.seq, event.index, event.source_seq)).collect();
+        equal!(found, expected, "CAL-010: seq, index and source_seq in pages of {limit}");
+    }
     Ok(())
 }
 

@@ -1,10 +1,11 @@
-//! Credit: how far a sensor may send, which lane is served first, and what an overloaded server
-//! does.
+//! Credit: how far a sensor may send, and which lane is served first.
+//!
+//! Not here: what an overloaded server does (`overload.rs`).
 
+use super::case;
 use super::context::Context;
 use super::steps::store;
-use super::{case, in_phase};
-use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
+use crate::cases::{Case, Checked, Stop, ensure, equal};
 use crate::play::link::{Got, Link, PATIENCE};
 use crate::play::log::{Log, base};
 use crate::play::sensor::{acked, grant};
@@ -54,16 +55,6 @@ pub(super) const CASES: &[Case] = &[
         "Amid bulk chunks an urgent one is acknowledged before any bulk chunk that came behind it.",
         the_urgent_lane_is_served_first,
     ),
-    in_phase(
-        case(
-            "what_is_throttled_is_not_stored",
-            &["DLV-009", "DLV-008"],
-            "Of a chunk that an overloaded server refuses nothing is stored; sent again after the \
-             time that was said, it is taken.",
-            what_is_throttled_is_not_stored,
-        ),
-        Phase::Alone,
-    ),
 ];
 
 /// A chunk of no facts: as small as a chunk can be.
@@ -73,7 +64,7 @@ fn empty(log: &mut Log) -> Chunk {
 }
 
 /// A chunk nearly as large as one may be, of four facts that decode.
-fn filled(log: &mut Log) -> Chunk {
+pub(super) fn filled(log: &mut Log) -> Chunk {
     let (mut ops, time) = (log.opened(), base(log.next_seq()));
     let text = Value::text(&"x".repeat(4_000));
     for _ in 0..4 {
@@ -207,7 +198,7 @@ fn credit_begins_anew(cx: &mut Context<'_>) -> Checked {
 }
 
 /// Tries before it is believed that a server raises its credit faster than it can be used up.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 fn credit_of_bytes_is_exact(cx: &mut Context<'_>) -> Checked {
     for _ in 0..TRIES {
@@ -240,7 +231,7 @@ fn grows(credit: &mut Credit, now: &Credit) -> Checked {
     Ok(())
 }
 
-fn is_answer(message: &Message) -> Option<Message> {
+pub(super) fn is_answer(message: &Message) -> Option<Message> {
     matches!(message, Message::Ack(_) | Message::Nack(_)).then(|| message.clone())
 }
 
@@ -352,133 +343,4 @@ fn the_urgent_lane_is_served_first(cx: &mut Context<'_>) -> Checked {
         acked(&mut link, Lane::Urgent, last)?;
     }
     Ok(())
-}
-
-/// Sensors that send at once, where it is not said how many the server takes.
-const CROWD: usize = 16;
-/// Sensors that send at once at the most.
-const CROWD_MAX: usize = 24;
-/// Refusals that are looked at; who was refused besides goes away and makes room.
-const REFUSALS: usize = 3;
-
-/// A sensor of the crowd, and all that its credit allows.
-struct Sender {
-    sensor: crate::play::sensor::Sensor,
-    log: Log,
-    link: Link,
-    run: Run,
-}
-
-/// A crowd of sensors, each with chunks for all of its credit.
-fn crowd(cx: &mut Context<'_>) -> Result<Vec<Sender>, Stop> {
-    let count = cx.target.capacity.map_or(CROWD, |capacity| capacity.min(CROWD_MAX));
-    let mut senders = Vec::new();
-    for _ in 0..count {
-        // Who was there before may still be leaving.
-        let joined = wait::attempt(PATIENCE, || cx.bulk().ok());
-        let (sensor, mut log, link, ack) = joined.ok_or("DLV-018: there is no room")?;
-        let credit = grant(&ack, Lane::Bulk)?.credit.clone();
-        let (mut chunks, mut bytes) = (Vec::new(), 0);
-        loop {
-            let mut ahead = log.clone();
-            let chunk = filled(&mut ahead);
-            bytes += chunk.to_bytes().len() as u64;
-            if bytes > credit.limit_bytes || chunk.seq > credit.limit_seq || chunk.seq > 64 {
-                break;
-            }
-            log = ahead;
-            chunks.push(chunk);
-        }
-        senders.push(Sender { sensor, log, link, run: Run::new(chunks) });
-    }
-    Ok(senders)
-}
-
-impl Sender {
-    /// Sends everything at once: the refusal, if one came before all was acknowledged.
-    fn send(&mut self) -> Result<Option<Nack>, String> {
-        self.link.send_bytes(&self.run.frames());
-        let last = self.run.last_seq();
-        loop {
-            match self.link.wait_for("an Ack of the last chunk, or a Nack", is_answer)? {
-                Message::Nack(nack) => return Ok(Some(nack)),
-                Message::Ack(ack) if ack.stored_seq >= last => return Ok(None),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// What was refused was not stored, and is taken later.
-fn holds_to_its_refusal(cx: &Context<'_>, sender: Sender, refusal: &Nack) -> Checked {
-    let Sender { sensor, mut log, mut link, .. } = sender;
-    equal!(refusal.reason, NackReason::Throttled, "DLV-009: the reason of an overloaded server");
-    ensure!(refusal.retry_after_ms > 0, "DLV-009: Throttled, and no time to come back");
-    if refusal.next_seq > 1 {
-        acked(&mut link, Lane::Bulk, refusal.next_seq - 1)?;
-    }
-    let came = link.settle()?;
-    let stored = came
-        .iter()
-        .any(|message| matches!(message, Message::Ack(ack) if ack.stored_seq >= refusal.next_seq));
-    ensure!(!stored, "DLV-009: {} is refused as Throttled, and acknowledged", refusal.next_seq);
-    drop(link);
-    log.acked = refusal.next_seq - 1;
-    let (mut link, ack) = cx.session(&sensor, &[&log])?;
-    let granted = grant(&ack, Lane::Bulk)?;
-    equal!(granted.next_seq, refusal.next_seq, "DLV-009: what is next behind a refusal");
-    equal!(granted.chain, log.chain_at(log.acked), "DLV-009: the chain behind a refusal");
-    let at = usize::try_from(log.acked).unwrap_or(0);
-    let next = Frame::new(3, log.chunks.get(at).cloned().unwrap_or_default());
-    let taken = wait::attempt(PATIENCE, || {
-        link.send_frame(&next);
-        match link.wait_for("an Ack, or a Nack", is_answer) {
-            Ok(Message::Nack(nack)) => {
-                wait::pause(nack.retry_after_ms);
-                None
-            }
-            Ok(Message::Ack(ack)) => (ack.stored_seq >= refusal.next_seq).then_some(Ok(())),
-            other => Some(other.map(drop)),
-        }
-    });
-    let taken = taken.ok_or("DLV-009: what was refused is not taken when it comes again")?;
-    taken.map_err(Stop::Fail)
-}
-
-fn what_is_throttled_is_not_stored(cx: &mut Context<'_>) -> Checked {
-    let process = cx.process()?;
-    process.kill()?;
-    let Some(started) = process.start_narrow() else {
-        process.start()?;
-        return Err(Stop::Skip("--narrow-cmd is not given: the server is not overloaded".into()));
-    };
-    let held = started.map_err(Stop::Fail).and_then(|()| overloaded(cx));
-    process.kill()?;
-    process.start()?;
-    held
-}
-
-fn overloaded(cx: &mut Context<'_>) -> Checked {
-    for _ in 0..TRIES {
-        let mut senders = crowd(cx)?;
-        let answers: Vec<Result<Option<Nack>, String>> = std::thread::scope(|scope| {
-            let sending: Vec<_> =
-                senders.iter_mut().map(|sender| scope.spawn(|| sender.send())).collect();
-            let panicked = || Err("the case itself: a sender panicked".to_owned());
-            sending.into_iter().map(|it| it.join().unwrap_or_else(|_| panicked())).collect()
-        });
-        let mut refused = Vec::new();
-        for (sender, answer) in senders.into_iter().zip(answers) {
-            refused.extend(answer?.map(|refusal| (sender, refusal)));
-        }
-        refused.truncate(REFUSALS);
-        if !refused.is_empty() {
-            for (sender, refusal) in refused {
-                holds_to_its_refusal(cx, sender, &refusal)?;
-            }
-            return Ok(());
-        }
-    }
-    let text = "the server took all that a crowd sent at once: it was never overloaded";
-    Err(Stop::Skip(text.into()))
 }

@@ -1,13 +1,13 @@
 //! Delivery: order, repeats, index, bounds, both lanes.
 //!
-//! Not here: credit and overload (`credit.rs`).
+//! Not here: credit (`credit.rs`) and overload (`overload.rs`).
 
 use super::case;
 use super::context::Context;
 use super::steps::{nack, quiet, refused, resync, store, undecodable};
-use crate::cases::{Case, Checked, ensure, equal};
+use crate::cases::{Case, Checked, Stop, ensure, equal};
 use crate::play::log::Log;
-use crate::play::sensor::{acked, call, grant};
+use crate::play::sensor::{acked, call, grant, greet};
 use crate::wire::chunk::{CHUNK_BYTES_MAX, Chunk, SELF_CONTAINED};
 use crate::wire::code;
 use crate::wire::message::{Lane, Message, NackReason, ResyncReason};
@@ -26,6 +26,13 @@ pub(super) const CASES: &[Case] = &[
         &["DLV-003", "DLV-005"],
         "A chunk that comes again is acknowledged again, and changes neither next nor chain.",
         a_repeat_is_acknowledged_again,
+    ),
+    case(
+        "a_repeat_of_other_bytes_is_another_branch",
+        &["DLV-003", "CHN-003"],
+        "Of what was taken and not durable at the Hello, other bytes under the same sequence are \
+         chain_broken: they are no repeat.",
+        a_repeat_of_other_bytes,
     ),
     case(
         "a_gap_is_one_nack",
@@ -145,6 +152,81 @@ fn a_repeat_is_acknowledged_again(cx: &mut Context<'_>) -> Checked {
     equal!(granted.chain, log.chain_at(4), "DLV-003: the chain, with each chunk once");
     equal!(granted.next_index, 5, "DLV-003: the index, with each fact once");
     Ok(())
+}
+
+/// Chunks that are sent at once, so that some are on their way to the disk at the next Hello.
+const BURST: usize = 60;
+/// Tries before it is believed that nothing is on its way when a Hello is answered.
+const HELLOS: usize = 12;
+
+/// Whether a chunk that another branch has in the place of one that was taken is refused, taken for
+/// a repeat of it, or the first in its place; the last is nobody's fault.
+enum Branch {
+    Refused,
+    Swallowed,
+    Taken,
+}
+
+fn other_bytes(cx: &mut Context<'_>) -> Result<Branch, Stop> {
+    let (sensor, mut log, mut link, _) = cx.bulk()?;
+    let mut branch = log.clone();
+    // Before the burst: a handshake behind it would give it the time to reach the disk.
+    let mut early = cx.connect(&sensor)?;
+    let mut burst = Vec::new();
+    for _ in 0..BURST {
+        let chunk = log.fact_of(8_000);
+        burst.extend(Message::from(log.push(&chunk)).frame().to_bytes());
+    }
+    link.send_bytes(&burst);
+    let ack = greet(&mut early, sensor.hello(&[&log]))?;
+    let next = grant(&ack, Lane::Bulk)?.next_seq;
+    while branch.next_seq() < next {
+        let chunk = branch.fact_of(8_000);
+        branch.push(&chunk);
+    }
+    let chunk = branch.fact_of(8_001);
+    early.send(branch.push(&chunk));
+    let refused = |message: &Message| match message {
+        Message::Refused(refused) => Some(refused.code),
+        _ => None,
+    };
+    let answer = early.wait_for("an Ack, or Refused", |message| match message {
+        Message::Ack(ack) if ack.stored_seq >= next => Some(None),
+        other => refused(other).map(Some),
+    })?;
+    // The Ack may be of what was on its way, and the refusal behind it.
+    let answer = match answer {
+        None => early.settle()?.iter().find_map(refused),
+        refused => refused,
+    };
+    if let Some(code) = answer {
+        equal!(
+            code::name(code),
+            "chain_broken",
+            "DLV-003: other bytes under the same seq; the code"
+        );
+        return Ok(Branch::Refused);
+    }
+    let (_link, ack) = cx.session(&sensor, &[&log])?;
+    let granted = grant(&ack, Lane::Bulk)?;
+    let is_ours = granted.next_seq == next + 1 && granted.chain == branch.chain_at(next);
+    Ok(if is_ours { Branch::Taken } else { Branch::Swallowed })
+}
+
+fn a_repeat_of_other_bytes(cx: &mut Context<'_>) -> Checked {
+    for _ in 0..HELLOS {
+        match other_bytes(cx)? {
+            Branch::Refused => return Ok(()),
+            Branch::Swallowed => {
+                cx.weak(
+                    "DLV-003: a chunk of another branch is taken for a repeat, and is not stored",
+                );
+                return Ok(());
+            }
+            Branch::Taken => {}
+        }
+    }
+    Err(Stop::Skip("nothing was on its way to the disk when a Hello was answered".into()))
 }
 
 fn a_gap_is_one_nack(cx: &mut Context<'_>) -> Checked {

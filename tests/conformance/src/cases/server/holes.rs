@@ -4,16 +4,14 @@ use super::case;
 use super::context::Context;
 use super::steps::{closes, decodes, nack, quiet, refused, store};
 use crate::cases::{Case, Checked, ensure, equal};
-use crate::play::link::{Link, PATIENCE};
+use crate::play::link::Link;
 use crate::play::log::{Log, base};
-use crate::play::sensor::{acked, call, grant};
-use crate::play::wait;
+use crate::play::sensor::{acked, grant};
 use crate::wire::chunk::{Chunk, SELF_CONTAINED};
 use crate::wire::code;
 use crate::wire::message::{
     ChainMark, DropReason, Jump, JumpCause, Lane, LogVerdict, LossReason, Message, NackReason,
 };
-use crate::wire::method::{LEDGER, LedgerPage, LedgerRequest};
 use crate::wire::op::OpWriter;
 use crate::wire::primitive::Wire as _;
 
@@ -72,12 +70,6 @@ pub(super) const CASES: &[Case] = &[
         &["JMP-007", "JMP-001"],
         "A Jump without a last index leaves the next index where it was.",
         a_hole_of_unknown_size,
-    ),
-    case(
-        "a_hole_of_unknown_size_is_counted_as_such",
-        &["JMP-007", "DLV-019"],
-        "The ledger says how many holes have a size that nobody knows.",
-        a_hole_of_unknown_size_is_counted,
     ),
     case(
         "a_dropped_op_consumes_indices",
@@ -266,31 +258,6 @@ fn a_hole_of_unknown_size(cx: &mut Context<'_>) -> Checked {
     let (_link, ack) = cx.session(&sensor, &[&log])?;
     let granted = grant(&ack, Lane::Bulk)?;
     equal!((granted.next_seq, granted.next_index), (8, 4), "JMP-007: next_seq and next_index");
-    Ok(())
-}
-
-fn a_hole_of_unknown_size_is_counted(cx: &mut Context<'_>) -> Checked {
-    let mut console = cx.console("ctl")?;
-    let (sensor, mut log, mut link, _) = cx.bulk()?;
-    let request = LedgerRequest { sensor: Some(sensor.id), after: None }.to_bytes();
-    for unknown in 0..=2 {
-        if unknown > 0 {
-            let jump = log.jump(4, 0, JumpCause::Lost(LossReason::SpoolDamaged));
-            let to_seq = jump.to_seq;
-            link.send(Jump { to_index: None, ..jump });
-            acked(&mut link, Lane::Bulk, to_seq)?;
-        }
-        store(&mut link, &[log.fact()])?;
-        // It may be counted later than it is stored.
-        let row = wait::attempt(PATIENCE, || {
-            let (_, body) = call(&mut console, 1, LEDGER, &request).ok()?;
-            let rows = LedgerPage::from_bytes(&body).ok()?.rows.0.into_iter();
-            let mut of_log = rows.filter(|row| row.log == log.log);
-            of_log.find(|row| row.next_seq == log.next_seq())
-        });
-        let row = row.ok_or("DLV-019: the ledger has no row of what is stored")?;
-        equal!(row.lost_unknown, unknown, "JMP-007: holes of unknown size in the ledger");
-    }
     Ok(())
 }
 

@@ -17,7 +17,9 @@ mod framing;
 mod hello;
 mod holes;
 mod keyframes;
+mod ledger;
 mod model;
+mod overload;
 mod planes;
 mod registration;
 mod rows;
@@ -37,11 +39,13 @@ pub fn cases() -> Vec<Case> {
         rows::CASES,
         delivery::CASES,
         credit::CASES,
+        overload::CASES,
         holes::CASES,
         encoding::CASES,
         keyframes::CASES,
         model::CASES,
         console::CASES,
+        ledger::CASES,
         findings::CASES,
         commands::CASES,
         registration::CASES,

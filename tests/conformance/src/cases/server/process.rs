@@ -48,6 +48,11 @@ pub trait Process: Send + Sync {
     fn start_backed(&self) -> Option<Result<(), String>> {
         None
     }
+
+    /// Whether [`Self::start_backed`] can be done: then [`Self::start`] is without backups.
+    fn can_be_backed(&self) -> bool {
+        false
+    }
 }
 
 /// A server that this program started, by `--server-cmd`.
@@ -114,6 +119,10 @@ impl Process for Started {
 
     fn start_backed(&self) -> Option<Result<(), String>> {
         self.backed.as_ref().map(|command| self.start_by(command))
+    }
+
+    fn can_be_backed(&self) -> bool {
+        self.backed.is_some()
     }
 }
 

@@ -1,7 +1,8 @@
-//! What is safe: as far as the last finished backup holds it.
+//! What is safe: as far as the last finished backup holds it, or all that is stored where there are
+//! no backups.
 //!
-//! The server is started anew with a folder for backups, and is told when to make one by whoever
-//! has its own certificate. Alone, since it is killed.
+//! For the former the server is started anew with a folder for backups, and is told when to make
+//! one by whoever has its own certificate. Alone, since it is killed.
 
 use std::time::Duration;
 
@@ -10,25 +11,60 @@ use super::steps::store;
 use super::{case, in_phase};
 use crate::cases::{Case, Checked, Phase, Stop, ensure, equal};
 use crate::play::link::{Link, PATIENCE};
+use crate::play::sensor::acked;
 use crate::play::wait;
 use crate::wire::code;
-use crate::wire::message::{Call, Message};
+use crate::wire::message::{Call, DropReason, JumpCause, Lane, Message};
 use crate::wire::method::BACKUP;
 
 /// The cases of this file.
-pub(super) const CASES: &[Case] = &[in_phase(
+pub(super) const CASES: &[Case] = &[
     case(
-        "what_no_backup_holds_is_not_safe",
-        &["DLV-005", "CON-008"],
-        "With backups an Ack calls safe what the last finished one holds, and nothing behind it; \
-         only the server's own certificate orders one.",
-        what_no_backup_holds_is_not_safe,
+        "without_backups_what_is_stored_is_safe",
+        &["DLV-005"],
+        "Without backups each Ack calls safe all that it calls stored, on both lanes and behind a \
+         Jump: a sensor need not keep it for ever.",
+        without_backups_what_is_stored_is_safe,
     ),
-    Phase::Alone,
-)];
+    in_phase(
+        case(
+            "what_no_backup_holds_is_not_safe",
+            &["DLV-005", "CON-008"],
+            "With backups an Ack calls safe what the last finished one holds, and nothing behind \
+             it; only the server's own certificate orders one.",
+            what_no_backup_holds_is_not_safe,
+        ),
+        Phase::Alone,
+    ),
+];
 
 /// How long a backup may take of all that the cases before have stored.
 const BACKUP_TIME: Duration = Duration::from_secs(120);
+
+fn without_backups_what_is_stored_is_safe(cx: &mut Context<'_>) -> Checked {
+    let is_without = cx.target.process.as_ref().is_some_and(|process| process.can_be_backed());
+    let (sensor, mut bulk) = cx.sensor_with(Lane::Bulk)?;
+    let mut urgent = sensor.log(Lane::Urgent, cx.id());
+    let (mut link, _) = cx.session(&sensor, &[&bulk, &urgent])?;
+    for log in [&mut bulk, &mut urgent] {
+        let first = store(&mut link, &[log.fact(), log.fact()])?;
+        let jump = log.jump(3, 3, JumpCause::Dropped(DropReason::SpoolFull));
+        let to_seq = jump.to_seq;
+        link.send(jump);
+        let behind = acked(&mut link, log.lane, to_seq)?;
+        for ack in [first, behind, store(&mut link, &[log.fact()])?] {
+            let (safe, stored) = (ack.safe_seq, ack.stored_seq);
+            ensure!(safe <= stored, "DLV-005: {safe} is safe, and {stored} is stored");
+            let text = "nothing says whether the server has backups: with --backed-cmd it has none \
+                        when it is started otherwise";
+            if safe < stored && !is_without {
+                return Err(Stop::Skip(text.into()));
+            }
+            equal!(safe, stored, "DLV-005: what is safe without backups");
+        }
+    }
+    Ok(())
+}
 
 fn what_no_backup_holds_is_not_safe(cx: &mut Context<'_>) -> Checked {
     let process = cx.process()?;
