@@ -204,6 +204,9 @@ impl Decoder {
                 return Err(DecodeError::Shape);
             }
             may_preamble = false;
+            if keyframe && !states_the_table(&op) {
+                return Err(DecodeError::Shape);
+            }
             if matches!(op, Op::KeyframeEnd { .. }) && !ends(chunk, index, &reader) {
                 return Err(DecodeError::Shape);
             }
@@ -320,10 +323,7 @@ impl Decoder {
         let model = self.model(kind)?;
         let fields = fields::read(reader, &model, &mut self.strings)?;
         if self.table.is_midway() {
-            return match change {
-                RowChange::Put => self.table.put_keyframe(slot, model, time_ns, fields.written),
-                RowChange::Patch | RowChange::Remove => Err(DecodeError::Shape),
-            };
+            return self.table.put_keyframe(slot, model, time_ns, fields.written);
         }
         let clock = self.clock()?;
         let scope = (&self.context, clock.boot);
@@ -425,6 +425,16 @@ impl Decoder {
             let differs = low[..4] != header.digest && !cfg!(mutant = "digest_ignored");
             self.divergent |= differs;
         }
+    }
+}
+
+/// Whether an op may stand in a keyframe (LOG-005). A fact there would have no index: it would be
+/// judged and be in no account.
+fn states_the_table(op: &Op<'_>) -> bool {
+    match op {
+        Op::Row { change, .. } => *change == RowChange::Put,
+        Op::Preamble(_) | Op::Define(_) | Op::KeyframeEnd { .. } => true,
+        Op::Event { .. } | Op::Forget(_) | Op::Dropped { .. } => false,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use lapwing_protocol::chunk::{Chunk, ChunkFlags, ChunkHeader};
 use lapwing_protocol::digest::{element_guid, row_digest};
-use lapwing_protocol::element::{Field, Value, health, service, write_key};
+use lapwing_protocol::element::{Field, Value, finding, health, service, write_key};
 use lapwing_protocol::error::DecodeError;
 use lapwing_protocol::id::{BootId, DeploymentId, ElementGuid, Lane, LogId, SensorId};
 use lapwing_protocol::op::{DropReason, Literal, OpWriter, Preamble, RowChange};
@@ -139,6 +139,37 @@ fn a_broken_keyframe_leaves_the_table_as_it_was() {
     assert_eq!(with_more, Err(DecodeError::Shape));
     assert_eq!(sensor.decoder.digest(), digest_of(&["old"]));
     assert_eq!(told(&sensor.keyframe(&[]).unwrap()), [(What::Forgotten, guid("old"))]);
+}
+
+/// LOG-005: a fact there would have no index, and be in no account; dropped facts would take the
+/// indices of later ones.
+#[test]
+fn nothing_but_the_table_stands_in_a_keyframe() {
+    let patch = |writer: &mut OpWriter<'_>| {
+        writer.row(RowChange::Patch, 0, (service::KIND, 0), &name("a"), &mut Literal).unwrap();
+    };
+    let remove = |writer: &mut OpWriter<'_>| {
+        writer.row(RowChange::Remove, 0, (service::KIND, 0), &name("a"), &mut Literal).unwrap();
+    };
+    let event = |writer: &mut OpWriter<'_>| {
+        let component = [Field::new(finding::component, Value::text("x"))];
+        writer.event((finding::KIND, 0), &component, &mut Literal).unwrap();
+    };
+    let dropped = |writer: &mut OpWriter<'_>| writer.dropped(5, DropReason::TableFull).unwrap();
+    let forget = |writer: &mut OpWriter<'_>| writer.forget(0).unwrap();
+    let others: [&dyn Fn(&mut OpWriter<'_>); 5] = [&patch, &remove, &event, &dropped, &forget];
+    for (number, other) in others.iter().enumerate() {
+        let mut sensor = Writer::new(Lane::Bulk);
+        sensor.keyframe(&["a"]).unwrap();
+        let keyframe = sensor.chunk((LAST, 0, 0), &["a"], |writer| {
+            open(writer);
+            put(writer, 0, "a");
+            other(writer);
+            writer.keyframe_end(1, digest_of(&["a"])).unwrap();
+        });
+        assert_eq!(keyframe, Err(DecodeError::Shape), "op {number}");
+        assert_eq!(sensor.decoder.digest(), digest_of(&["a"]));
+    }
 }
 
 #[test]
