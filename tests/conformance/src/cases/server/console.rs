@@ -112,16 +112,16 @@ fn page(link: &mut Link, request: &FeedRequest) -> Result<EventPage, Stop> {
 
 /// Every item of one sensor in the feed, in its order.
 pub(super) fn events(link: &mut Link, sensor: &Id) -> Result<Vec<EventView>, Stop> {
-    events_from(link, sensor, (0, 1_024))
+    let all = FeedRequest { incarnation: None, cursor: 0, limit: 1_024, wait_ms: 0 };
+    events_from(link, sensor, all)
 }
 
-/// Every item of one sensor in the feed behind a cursor, in pages of `limit`.
+/// Every item of one sensor in the feed from where `request` begins.
 fn events_from(
     link: &mut Link,
     sensor: &Id,
-    (cursor, limit): (u64, u32),
+    mut request: FeedRequest,
 ) -> Result<Vec<EventView>, Stop> {
-    let mut request = FeedRequest { incarnation: None, cursor, limit, wait_ms: 0 };
     let mut found = Vec::new();
     loop {
         let page = page(link, &request)?;
@@ -272,7 +272,8 @@ fn a_feed_is_read_on_without_a_gap(cx: &mut Context<'_>) -> Checked {
         store(&mut link, &[log.push(&chunk)])?;
     }
     for limit in [1, 4, 7, 1_024] {
-        let found = events_from(&mut console, &sensor.id, (end.cursor, limit))?;
+        let request = FeedRequest { limit, ..end.clone() };
+        let found = events_from(&mut console, &sensor.id, request)?;
         let found: Vec<_> =
             found.iter().map(|event| (event.seq, event.index, event.source_seq)).collect();
         equal!(found, expected, "CAL-010: seq, index and source_seq in pages of {limit}");

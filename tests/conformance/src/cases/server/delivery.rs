@@ -157,14 +157,15 @@ fn a_repeat_is_acknowledged_again(cx: &mut Context<'_>) -> Checked {
 /// Chunks that are sent at once, so that some are on their way to the disk at the next Hello.
 const BURST: usize = 60;
 /// Tries before it is believed that nothing is on its way when a Hello is answered.
-const HELLOS: usize = 12;
+const HELLOS: usize = 40;
 
-/// Whether a chunk that another branch has in the place of one that was taken is refused, taken for
-/// a repeat of it, or the first in its place; the last is nobody's fault.
+/// What becomes of a chunk that another branch has in the place of one that may have been taken.
 enum Branch {
     Refused,
+    /// It is taken for a repeat.
     Swallowed,
-    Taken,
+    /// It was the first in its place; or the connection ended, and took the last word with it.
+    Unclear,
 }
 
 fn other_bytes(cx: &mut Context<'_>) -> Result<Branch, Stop> {
@@ -207,10 +208,13 @@ fn other_bytes(cx: &mut Context<'_>) -> Result<Branch, Stop> {
         );
         return Ok(Branch::Refused);
     }
+    if early.is_closed_within(std::time::Duration::ZERO) {
+        return Ok(Branch::Unclear);
+    }
     let (_link, ack) = cx.session(&sensor, &[&log])?;
     let granted = grant(&ack, Lane::Bulk)?;
     let is_ours = granted.next_seq == next + 1 && granted.chain == branch.chain_at(next);
-    Ok(if is_ours { Branch::Taken } else { Branch::Swallowed })
+    Ok(if is_ours { Branch::Unclear } else { Branch::Swallowed })
 }
 
 fn a_repeat_of_other_bytes(cx: &mut Context<'_>) -> Checked {
@@ -223,7 +227,7 @@ fn a_repeat_of_other_bytes(cx: &mut Context<'_>) -> Checked {
                 );
                 return Ok(());
             }
-            Branch::Taken => {}
+            Branch::Unclear => {}
         }
     }
     Err(Stop::Skip("nothing was on its way to the disk when a Hello was answered".into()))
