@@ -134,6 +134,35 @@ fn a_log_from_long_ago_goes_on_where_it_stood() {
     });
 }
 
+/// HEL-034: an image of the disk may be of before the first acknowledgement.
+#[test]
+fn a_log_from_long_ago_is_known_though_its_sensor_says_that_nothing_was_acknowledged() {
+    run(async |executor| {
+        let deployment = Deployment::new();
+        let server = Running::start(&deployment, &executor).await;
+        let mut first = Log::new(&deployment, SENSOR, Lane::Bulk, 1);
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+        sensor.greet(&[&first], None).await;
+        for _ in 0..5 {
+            sensor.send_chunk(&first.lookup()).await;
+        }
+        sensor.ack_of(Lane::Bulk, 5).await;
+        for number in 2..=14 {
+            let mut log = Log::new(&deployment, SENSOR, Lane::Bulk, number);
+            sensor.greet(&[&log], None).await;
+            sensor.send_chunk(&log.lookup()).await;
+            sensor.ack_of(Lane::Bulk, 1).await;
+        }
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+        let grant = sensor.greet(&[&first.rolled_back(0)], None).await[0];
+        assert_eq!((grant.verdict, grant.next_seq), (LogVerdict::SensorBehind, 6));
+        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
+        let grant = sensor.greet(&[&first], None).await[0];
+        assert_eq!((grant.verdict, grant.next_seq), (LogVerdict::Resume, 6));
+        server.stop().await;
+    });
+}
+
 /// DLV-010: what cannot be true of what a chunk says is told, even where the slot that it
 /// names is merely empty; what only waits for an opening behind it is not told as well.
 #[test]

@@ -98,10 +98,11 @@ impl Sessions {
 
 impl Link<'_> {
     /// Before a Hello is taken: looks up old logs that it names and the heads have no room for, so
-    /// that one that comes back late is no loss.
+    /// that one that comes back late is no loss. Whatever the sensor says of it: an image of its
+    /// disk may be older than the first acknowledgement, or than the first chunk.
     pub(super) async fn recall(&self, frame: &Frame<'_>) {
         let Ok(Some(Message::Hello(hello))) = Message::decode(frame) else { return };
-        for head in hello.logs.iter().filter(|head| head.acked_seq > 0) {
+        for head in &hello.logs {
             if self.member.receiver().knows(head.lane, head.log) {
                 continue;
             }
