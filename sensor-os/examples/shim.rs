@@ -75,13 +75,17 @@ fn configuration() -> Result<PathBuf, Box<dyn Error>> {
         address.map_or_else(|_| String::new(), |address| format!("{role} = [\"{address}\"]\n"))
     });
     write(&folder.join("token"), &variable("LAPWING_TOKEN")?)?;
-    let has_spool = std::env::var("LAPWING_SPOOL").as_deref() != Ok("none");
+    let spool = match std::env::var("LAPWING_SPOOL").as_deref() {
+        Ok("none") => "[spool]\nmode = \"memory\"\n".to_owned(),
+        Ok(bytes) => format!("[spool]\nmax = \"{bytes} B\"\n"),
+        Err(_) => String::new(),
+    };
     let text = format!(
         "state_dir = \"state\"\nname = \"shim\"\nlog_level = \"info\"\n[servers]\n{}ca_file = \
          \"{}\"\n[enrolment]\ntoken_file = \"token\"\n{}",
         servers.concat(),
         variable("LAPWING_CA")?,
-        if has_spool { "" } else { "[spool]\nmode = \"memory\"\n" },
+        spool,
     );
     let file = folder.join("sensor.toml");
     write(&file, &text)?;

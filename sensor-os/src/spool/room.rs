@@ -121,7 +121,8 @@ impl Spool {
     }
 
     fn drop_unstored(&mut self) -> Result<Option<Trimmed>, SpoolError> {
-        let logs = &mut self.lanes[Lane::Bulk.index()];
+        let lane = if cfg!(mutant = "urgent_dropped_first") { Lane::Urgent } else { Lane::Bulk };
+        let logs = &mut self.lanes[lane.index()];
         let old = logs.old.iter_mut().map(|log| (log, false));
         let all = old.chain(logs.current.iter_mut().map(|log| (log, true)));
         let mut found = None;
@@ -157,14 +158,20 @@ pub(super) fn drop_unstored_run(
     (at, count): (usize, usize),
     stats: &mut SpoolStats,
 ) -> Result<Trimmed, SpoolError> {
+    let newest = log.segments.len().saturating_sub(count + 1);
+    let at = if cfg!(mutant = "newest_dropped_first") { newest.max(at) } else { at };
     let first = log.segments[at];
     let after = log.segments.get(at + count).map_or(log.written, |next| next.before);
     let hole = StoredHole {
         from_seq: first.first_seq().max(log.progress.acked.seq + 1),
         to_seq: after.seq,
-        next_index: Some(after.next_index),
+        next_index: Some(after.next_index - u64::from(cfg!(mutant = "hole_counts_short"))),
         chain: after.chain,
-        cause: JumpCause::Dropped(DropReason::SpoolFull),
+        cause: JumpCause::Dropped(if cfg!(mutant = "drop_cause_wrong") {
+            DropReason::TableFull
+        } else {
+            DropReason::SpoolFull
+        }),
     };
     log.progress.add_hole(hole);
     log.save_progress()?;

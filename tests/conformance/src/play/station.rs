@@ -73,6 +73,8 @@ pub struct Answers {
     pub rows_max: u32,
     /// Bytes of the longest frame that it takes.
     pub receive_bytes_max: u32,
+    /// Whether the sensor may have dropped what nobody acknowledged: its spool is at its bound.
+    pub may_drop: bool,
 }
 
 /// The server.
@@ -130,6 +132,7 @@ impl Station {
                 credit: [AMPLE; 2],
                 rows_max: 65_536,
                 receive_bytes_max: CHUNK_BYTES_MAX as u32 + 256,
+                may_drop: false,
             },
             shelves: BTreeMap::new(),
             hello: None,
@@ -341,7 +344,7 @@ impl Station {
         for head in &hello.logs {
             let new = || Shelf::new(&self.deployment, &self.sensor, head);
             let shelf = self.shelves.entry(head.log).or_insert_with(new);
-            judge::head(head, shelf)?;
+            judge::head(head, shelf, self.answers.may_drop)?;
         }
         self.granted = [None, None];
         (self.hello, self.hellos) = (Some(hello), self.hellos + 1);

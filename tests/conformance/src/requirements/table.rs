@@ -323,26 +323,20 @@ pub const UNSEEN: &[(&str, &str, &str)] = &[
     (
         "HEL-038",
         "sensor",
-        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
-         filling it takes hours",
-    ),
-    (
-        "JMP-006",
-        "sensor",
-        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
-         filling it takes hours",
+        "a server that stands within a hole has chunks that the sensor sent and dropped before it heard \
+         of it: which of them a full spool drops depends on how the sensor cuts its segments",
     ),
     (
         "JMP-008",
         "sensor",
-        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
-         filling it takes hours",
+        "what is dropped between intake and chunk: a table or a memory that is full, whose size the \
+         harness is not told",
     ),
     (
         "JMP-009",
         "sensor",
-        "what a sensor drops when its spool is full: the harness is not told how large that is, and \
-         filling it takes hours",
+        "a full spool drops its oldest, one hole that grows; more holes than a sensor has room for \
+         take a disk that fails and comes back, time and again",
     ),
     (
         "JMP-007",

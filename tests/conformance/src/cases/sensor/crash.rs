@@ -44,7 +44,8 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-fn has_a_spool(cx: &Context) -> Checked {
+/// Skips where there is none.
+pub(super) fn has_a_spool(cx: &Context) -> Checked {
     match cx.a.hello.as_ref().map(|hello| hello.memory) {
         Some(Memory::Disk) => Ok(()),
         _ => Err(Stop::Skip("this sensor says that it has no spool".into())),

@@ -13,6 +13,7 @@ mod framing;
 mod lanes;
 mod planes;
 mod rows;
+mod spool;
 mod trouble;
 
 use super::{Case, Phase, Run};
@@ -30,6 +31,7 @@ pub fn cases() -> Vec<Case> {
         commands::CASES,
         trouble::CASES,
         crash::CASES,
+        spool::CASES,
     ]
     .concat()
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::play::link::PATIENCE;
 use crate::play::wait;
@@ -102,6 +102,19 @@ impl Subject {
             let _ = child.kill();
         }
         self.kill();
+    }
+
+    /// Waits until its files change no more, or for so long that it will never be.
+    pub fn rest(&self) {
+        let (mut last, mut since) = (self.files(), Instant::now());
+        let is_still = || {
+            let now = self.files();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            (since.elapsed() >= STILL).then_some(())
+        };
+        let _ = wait::attempt(PATIENCE, is_still);
     }
 
     /// What its folder holds now.

@@ -26,13 +26,14 @@ pub(super) fn hello(hello: &Hello) -> Result<(), String> {
     Ok(())
 }
 
-/// HEL-004, HEL-005, CHN-001.
-pub(super) fn head(head: &LogHead, shelf: &Shelf) -> Result<(), String> {
+/// HEL-004, HEL-005, CHN-001, DLV-006. A sensor that `may_drop` says a Jump from what was
+/// acknowledged on, or nothing that comes from it is in order.
+pub(super) fn head(head: &LogHead, shelf: &Shelf, may_drop: bool) -> Result<(), String> {
     let LogHead { first_seq, next_seq, acked_seq, .. } = *head;
     if first_seq == 0 || first_seq > next_seq || acked_seq >= next_seq {
         return Err(format!("HEL-004: {head:?}"));
     }
-    if first_seq > acked_seq + 1 {
+    if first_seq > acked_seq + 1 && !may_drop {
         return Err(format!("DLV-006: {first_seq} is held first, {acked_seq} is acknowledged"));
     }
     if shelf.chains.get(&acked_seq).is_some_and(|chain| *chain != head.acked_chain) {
