@@ -1,6 +1,7 @@
 //! What goes wrong with Detection servers and with Registration.
 
 use lapwing_protocol::hello::Memory as Kept;
+use lapwing_protocol::id::ServerId;
 use lapwing_protocol::registration::ServerSetting;
 use lapwing_server_core::delivery::EntryKind;
 
@@ -9,6 +10,7 @@ use crate::simulator::MS;
 use crate::simulator::coverage::Reached;
 use crate::simulator::network::Packet;
 use crate::simulator::sensor::Excuse;
+use crate::simulator::server::Stored;
 use crate::simulator::world::World;
 
 impl World<'_> {
@@ -68,7 +70,7 @@ impl World<'_> {
         self.kill_server(server, Reached::ServerKilled);
         let gone = self.servers[server].restore(backup.unwrap_or_default());
         for stored in &gone {
-            self.excuse_restored(stored);
+            self.excuse_restored(self.servers[server].server, stored);
         }
         // A backup brings old commands back, and who has no memory cannot tell them (CMD-004).
         for place in self.places.iter_mut().filter(|it| it.sensor.kept == Kept::RamOnly) {
@@ -77,9 +79,10 @@ impl World<'_> {
         self.gone.extend(gone);
     }
 
-    /// What a sensor was or will be told to be stored, and a restore took away, is nobody's to
-    /// keep: an Ack may still be on its way.
-    fn excuse_restored(&mut self, stored: &crate::simulator::server::Stored) {
+    /// What a sensor was or will be told to be stored, and a restore took away, is known to be gone
+    /// by its next Hello to this server with the same log (HEL-027 to HEL-029), and never where
+    /// none comes.
+    fn excuse_restored(&mut self, server: ServerId, stored: &Stored) {
         let entry = &stored.entry;
         let indices = match entry.kind {
             EntryKind::Chunk { first_index, count, .. } => first_index..first_index + count,
@@ -95,10 +98,14 @@ impl World<'_> {
             for placed in sensor.truth.placed.values_mut() {
                 let is_it = placed.log == entry.log && indices.contains(&placed.index);
                 // The Jump that told of a power cut may have gone, and nobody has to say it again.
-                let is_due = matches!(placed.excuse, None | Some(Excuse::PowerCut));
-                if is_it && is_due {
-                    placed.excuse = Some(Excuse::ServerRestored);
-                }
+                placed.excuse = match placed.excuse {
+                    excuse if !is_it => excuse,
+                    None | Some(Excuse::PowerCut) => Some(Excuse::ServerRestored(Some(server))),
+                    Some(Excuse::ServerRestored(of)) => {
+                        Some(Excuse::ServerRestored(of.filter(|of| *of == server)))
+                    }
+                    excuse => excuse,
+                };
             }
         }
     }

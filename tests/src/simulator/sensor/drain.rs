@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use lapwing_protocol::code::Code;
 use lapwing_protocol::command::{Command, CommandNumber, Outcome};
-use lapwing_protocol::delivery::JumpCause;
+use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::element::{Change, Fact, Field, Value, finding};
 use lapwing_protocol::frame::Deframer;
 use lapwing_protocol::hello::{LogCause, LogParent, Memory as Kept};
@@ -59,6 +59,14 @@ impl SensorMachine<'_> {
         let Some(sensor) = &self.life else { return };
         let log = self.disk.tail(jump.lane).map_or(sensor.positions(jump.lane).log, |log| log.log);
         let Some(log) = self.disk.find(jump.lane, log) else { return };
+        // HEL-028: lost is what the spool does not hold, where a server lost what it had.
+        let is_held = |seq: &u64| self.disk.fetch(jump.lane, log.id, *seq).is_some();
+        if jump.cause == JumpCause::Lost(LossReason::ServerRolledBack)
+            && let Some(held) = (jump.from_seq..=jump.to_seq).find(is_held)
+        {
+            let text = format!("{} chunk {held} is held, and said to be lost: {jump:?}", log.id);
+            self.truth.broken.push(text);
+        }
         let is_it = |hole: &Hole| hole.from_seq < jump.from_seq && hole.to_seq == jump.to_seq;
         let hole = log.hole_at(jump.from_seq).filter(is_it);
         let is_open = hole.is_some_and(|hole| log.progress.acked.seq < hole.to_seq);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::hello::LogCause;
-use lapwing_protocol::id::{Lane, LogId};
+use lapwing_protocol::id::{Lane, LogId, ServerId};
 
 /// Why a fact may be missing although no Jump covers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub(crate) enum Excuse {
     RolledBack,
     /// The log it was in was given up as forked or rolled back.
     GivenUp,
-    /// The server that had it was put back to an older backup, and nobody else had to keep it.
-    ServerRestored,
+    /// This server, which had it, was put back to an older backup; none, where several were.
+    ServerRestored(Option<ServerId>),
 }
 
 /// Where a fact was put.
