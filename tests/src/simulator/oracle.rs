@@ -18,7 +18,7 @@ use lapwing_protocol::command::CommandNumber;
 use lapwing_protocol::delivery::{JumpCause, LossReason};
 use lapwing_protocol::element::{Feature, command_outcome, finding};
 use lapwing_protocol::hello::{LogCause, Memory};
-use lapwing_protocol::id::{Lane, LogId, SensorId, ServerId};
+use lapwing_protocol::id::{Lane, LogId, SensorId};
 use lapwing_protocol::op::DropReason;
 use lapwing_server_core::change::{Change, OwnedValue};
 use lapwing_server_core::decode::{BuiltIn, Decoder, LogContext};
@@ -372,9 +372,7 @@ fn judge_facts(world: &World<'_>, merged: &Merged, outcome: &mut Outcome) {
                     outcome.unknown += 1;
                 }
                 Some(Excuse::RolledBack) => outcome.unknown += 1,
-                Some(Excuse::ServerRestored(server))
-                    if !knows_of_restore(world, place, placed, server) =>
-                {
+                Some(Excuse::ServerRestored(_)) if !knows_of_restore(world, place, placed) => {
                     outcome.unknown += 1;
                 }
                 Some(Excuse::GivenUp) => {
@@ -421,15 +419,10 @@ fn must_be_told(world: &World<'_>, place: &Place<'_>, placed: &Placed) -> bool {
 /// Whether a sensor stands at the server that was put back, with the log that it was in: then it has
 /// said Hello since, and either sends again what it holds or tells what it does not. Not where
 /// another was put back as well, which it may count on, or where its own disk was.
-fn knows_of_restore(
-    world: &World<'_>,
-    place: &Place<'_>,
-    placed: &Placed,
-    server: Option<ServerId>,
-) -> bool {
+fn knows_of_restore(world: &World<'_>, place: &Place<'_>, placed: &Placed) -> bool {
+    let Some(Excuse::ServerRestored(Some(server))) = placed.excuse else { return false };
     let stands_at = place.sensor.life().and_then(|life| life.server());
-    let is_there = server.is_some() && stands_at == server;
-    is_there
+    stands_at == Some(server)
         && !has_images(world, place.sensor.sensor)
         && placed.log == place.sensor.current(Lane::Bulk)
 }
