@@ -416,8 +416,8 @@ fn must_be_told(world: &World<'_>, place: &Place<'_>, placed: &Placed) -> bool {
         && !has_images(world, sensor.sensor)
 }
 
-/// Whether a sensor stands at the server that was put back, with the log that it was in: then it has
-/// said Hello since, and either sends again what it holds or tells what it does not. Not where
+/// Whether a sensor stands at the server that was put back, with the log that it was in: then it
+/// has said Hello since, and either sends again what it holds or tells what it does not. Not where
 /// another was put back as well, which it may count on, or where its own disk was.
 fn knows_of_restore(world: &World<'_>, place: &Place<'_>, placed: &Placed) -> bool {
     let Some(Excuse::ServerRestored(Some(server))) = placed.excuse else { return false };
