@@ -104,25 +104,32 @@ fn another_key_for_the_same_identity_is_refused_before_hello_and_told() {
     });
 }
 
+/// A log of which the server has five chunks, and more logs since than a head remembers.
+async fn a_log_from_long_ago(deployment: &Deployment, server: &Running) -> Log {
+    let mut first = Log::new(deployment, SENSOR, Lane::Bulk, 1);
+    let mut sensor = Connection::of_sensor(deployment, SENSOR, server.sensors).await;
+    sensor.greet(&[&first], None).await;
+    for _ in 0..5 {
+        sensor.send_chunk(&first.lookup()).await;
+    }
+    sensor.ack_of(Lane::Bulk, 5).await;
+    for number in 2..=14 {
+        let mut log = Log::new(deployment, SENSOR, Lane::Bulk, number);
+        sensor.greet(&[&log], None).await;
+        sensor.send_chunk(&log.lookup()).await;
+        sensor.ack_of(Lane::Bulk, 1).await;
+    }
+    first
+}
+
 /// HEL-034: more logs than a head remembers came since, and the server restarted.
 #[test]
 fn a_log_from_long_ago_goes_on_where_it_stood() {
     run(async |executor| {
         let deployment = Deployment::new();
         let server = Running::start(&deployment, &executor).await;
-        let mut first = Log::new(&deployment, SENSOR, Lane::Bulk, 1);
-        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
-        sensor.greet(&[&first], None).await;
-        for _ in 0..5 {
-            sensor.send_chunk(&first.lookup()).await;
-        }
-        first.acked_seq = sensor.ack_of(Lane::Bulk, 5).await.stored_seq;
-        for number in 2..=14 {
-            let mut log = Log::new(&deployment, SENSOR, Lane::Bulk, number);
-            sensor.greet(&[&log], None).await;
-            sensor.send_chunk(&log.lookup()).await;
-            sensor.ack_of(Lane::Bulk, 1).await;
-        }
+        let mut first = a_log_from_long_ago(&deployment, &server).await;
+        first.acked_seq = 5;
         server.stop().await;
         let server = Running::start(&deployment, &executor).await;
         let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
@@ -140,19 +147,7 @@ fn a_log_from_long_ago_is_known_though_its_sensor_says_that_nothing_was_acknowle
     run(async |executor| {
         let deployment = Deployment::new();
         let server = Running::start(&deployment, &executor).await;
-        let mut first = Log::new(&deployment, SENSOR, Lane::Bulk, 1);
-        let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
-        sensor.greet(&[&first], None).await;
-        for _ in 0..5 {
-            sensor.send_chunk(&first.lookup()).await;
-        }
-        sensor.ack_of(Lane::Bulk, 5).await;
-        for number in 2..=14 {
-            let mut log = Log::new(&deployment, SENSOR, Lane::Bulk, number);
-            sensor.greet(&[&log], None).await;
-            sensor.send_chunk(&log.lookup()).await;
-            sensor.ack_of(Lane::Bulk, 1).await;
-        }
+        let first = a_log_from_long_ago(&deployment, &server).await;
         let mut sensor = Connection::of_sensor(&deployment, SENSOR, server.sensors).await;
         let grant = sensor.greet(&[&first.rolled_back(0)], None).await[0];
         assert_eq!((grant.verdict, grant.next_seq), (LogVerdict::SensorBehind, 6));

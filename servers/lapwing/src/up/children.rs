@@ -22,9 +22,6 @@ use smol::process::{Child, Command, Stdio};
 
 /// The first pause before a process that ended is started again; it doubles up to the last.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// Heaps that the C library keeps: as it comes one for each thread, and what thousands of
-/// short connections leave behind in each is a third of a server's memory.
-const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
 /// See [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The longest pause of one that had answered: its sensors wait for it, and a server that starts
@@ -32,6 +29,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const PAUSE_ANSWERED_MAX: Duration = Duration::from_secs(1);
 /// A process that lived this long begins with the first pause again.
 const LIVED: Duration = Duration::from_secs(20);
+/// Heaps that the C library keeps: as it comes one for each thread, and what thousands of short
+/// connections leave behind in each is a third of a server's memory.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
 /// How long a process may take to end in good order; then it is killed.
 const DRAIN: Duration = Duration::from_secs(20);
 /// A log longer than this is moved aside (one old file is kept) when its process starts: 16 MiB.
